@@ -1,0 +1,45 @@
+model = dict(
+    type="YOLOX",
+    data_preprocessor=dict(
+        type="DetDataPreprocessor",
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+        pad_size_divisor=32,
+    ),
+    backbone=dict(
+        type="CSPDarknet",
+        deepen_factor=0.33,
+        widen_factor=0.25,
+        out_indices=(2, 3, 4),
+        norm_cfg=dict(type="BN", momentum=0.03, eps=0.001),
+        act_cfg=dict(type="Swish"),
+        init_cfg=dict(
+            type="Kaiming", layer="Conv2d", a=5**0.5, distribution="uniform", mode="fan_in", nonlinearity="leaky_relu"
+        ),
+    ),
+    neck=dict(
+        type="YOLOXPAFPN",
+        in_channels=[64, 128, 256],
+        out_channels=64,
+        num_csp_blocks=1,
+        norm_cfg=dict(type="BN", momentum=0.03, eps=0.001),
+        act_cfg=dict(type="Swish"),
+    ),
+    bbox_head=dict(
+        type="YOLOXHead",
+        num_classes=80,
+        in_channels=64,
+        feat_channels=64,
+        stacked_convs=2,
+        strides=(8, 16, 32),
+        norm_cfg=dict(type="BN", momentum=0.03, eps=0.001),
+        act_cfg=dict(type="Swish"),
+        loss_cls=dict(type="CrossEntropyLoss", use_sigmoid=True, reduction="sum", loss_weight=1.0),
+        loss_bbox=dict(type="IoULoss", mode="square", eps=1e-16, reduction="sum", loss_weight=5.0),
+        loss_obj=dict(type="CrossEntropyLoss", use_sigmoid=True, reduction="sum", loss_weight=1.0),
+        loss_l1=dict(type="L1Loss", reduction="sum", loss_weight=1.0),
+    ),
+    train_cfg=dict(assigner=dict(type="visdet_assigners.SimOTAAssigner", center_radius=2.5)),
+    test_cfg=dict(score_thr=0.01, nms=dict(type="nms", iou_threshold=0.65), max_per_img=100),
+)

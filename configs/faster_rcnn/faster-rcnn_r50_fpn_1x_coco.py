@@ -1,0 +1,8 @@
+_base_ = "mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"
+
+model = dict(
+    train_cfg=dict(
+        rpn=dict(assigner=dict(type="visdet_assigners.MaxIoUAssigner")),
+        rcnn=dict(assigner=dict(type="visdet_assigners.MaxIoUAssigner")),
+    )
+)
