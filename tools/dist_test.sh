@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Test with several processes: tools/dist_test.sh CONFIG CHECKPOINT GPUS [options of test.py]
+# Without a GPU it starts GPUS processes on the CPU. NNODES, NODE_RANK, MASTER_ADDR and PORT set up several machines.
+set -euo pipefail
+[ $# -ge 3 ] || { echo "usage: $0 CONFIG CHECKPOINT GPUS [options of test.py]" >&2; exit 2; }
+"${PYTHON:-python}" -m torch.distributed.run \
+  --nnodes="${NNODES:-1}" --node-rank="${NODE_RANK:-0}" --nproc-per-node="$3" \
+  --master-addr="${MASTER_ADDR:-127.0.0.1}" --master-port="${PORT:-29500}" \
+  "$(dirname "$0")/test.py" "$1" "$2" --launcher pytorch "${@:4}"

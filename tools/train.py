@@ -1,0 +1,63 @@
+#!/usr/bin/env python
+"""Train a detector: mmdet's options, and --assigners, which says whose assigners label the priors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmdet.utils import setup_cache_size_limit_of_dynamo
+from mmengine.device import get_device
+
+from visdet_assigners import cli
+
+
+def parse_args(argv: Sequence[str] | None):
+    """Read the command line."""
+    parser = cli.ArgumentParser(description=__doc__)
+    cli.add_config_arguments(parser)
+    cli.add_runner_arguments(parser)
+    parser.add_argument("--amp", action="store_true", help="train in mixed precision (needs a GPU)")
+    parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate with the batch size")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CHECKPOINT",
+        help="go on from this checkpoint; without one, from the latest in the work folder",
+    )
+    return parser.parse_args(argv)
+
+
+def apply_options(cfg, args) -> None:
+    """Put ``--amp``, ``--auto-scale-lr`` and ``--resume`` into the config."""
+    if args.amp:
+        if get_device() == "cpu":
+            raise cli.UserError("--amp needs a GPU and there is none; leave it out")
+        cfg.optim_wrapper.type = "AmpOptimWrapper"
+        cfg.optim_wrapper.loss_scale = "dynamic"
+    if args.auto_scale_lr:
+        scale = cfg.get("auto_scale_lr") or {}
+        if "enable" not in scale or "base_batch_size" not in scale:
+            raise cli.UserError("--auto-scale-lr: the config says no auto_scale_lr = dict(enable=, base_batch_size=)")
+        cfg.auto_scale_lr.enable = True
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == "auto" else args.resume
+    if cfg.get("load_from"):
+        cli.check_file(cfg.load_from, "checkpoint", "check the path")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train as the command line says."""
+    with cli.user_errors():
+        args = parse_args(argv)
+        setup_cache_size_limit_of_dynamo()
+        cfg = cli.load_config(args)
+        apply_options(cfg, args)
+        cli.check_data(cfg, ["train", "val"])
+        cli.check_assigners(cfg)
+        cli.build_runner(cfg).train()
+
+
+if __name__ == "__main__":
+    main()

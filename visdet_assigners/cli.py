@@ -1,0 +1,377 @@
+"""What the command-line tools share: their options, the config with its data root, whose assigners, and user errors."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import difflib
+import inspect
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mmengine.config import Config, DictAction
+from mmengine.registry import RUNNERS, DefaultScope
+from mmengine.runner import Runner
+from mmengine.utils import import_modules_from_strings
+
+SCOPE = "visdet_assigners"
+
+
+class UserError(Exception):
+    """A mistake of the user, told in one line: what was wrong and what to do."""
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Turn mistakes of the user into one line and exit status 2; anything else keeps its traceback.
+
+    Besides `UserError`, which the checks of this module raise, one error of mmengine is the user's for certain: a
+    ``type`` that no registry knows.
+    """
+    try:
+        yield
+    except UserError as error:
+        message = str(error)
+    except KeyError as error:
+        message = str(error.args[0]) if error.args else ""
+        unknown = re.search(r"(\S+) is not in the (\S+ ?\S*) registry", message)
+        if unknown is None:
+            raise
+        message = (
+            f"the config asks for the type {unknown[1]}, but the {unknown[2]} registry doesn't have it; "
+            "check the spelling, or import its module with custom_imports in the config"
+        )
+    else:
+        return
+    print(f"{Path(sys.argv[0]).name}: error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+# ---------------------------------------------------------------------------------------------------------- options
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """An argparse parser that answers a wrong option with one line instead of its whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print ``message`` and exit with status 2."""
+        self.exit(2, f"{self.prog}: error: {message}; {self.prog} --help lists the options\n")
+
+
+class _ConfigOptions(DictAction):
+    """mmengine's KEY=VALUE options, with a message where one isn't of that form."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        for option in values:
+            key, equals, value = option.partition("=")
+            if not key or not equals:
+                parser.error(f"--cfg-options takes KEY=VALUE, not {option!r}")
+            if value.count("[") != value.count("]") or value.count("(") != value.count(")"):
+                parser.error(f"--cfg-options: the brackets of {option!r} don't match")
+        super().__call__(parser, namespace, values, option_string)
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the config file and what changes it: ``--cfg-options`` and ``--assigners``."""
+    parser.add_argument("config", help="config file")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=_ConfigOptions,
+        default={},
+        metavar="KEY=VALUE",
+        help="settings that replace those of the config, e.g. data_root=FOLDER model.backbone.depth=50; lists as "
+        'KEY="[a,b]" without blanks. data_root reaches every data set and metric of the config',
+    )
+    parser.add_argument(
+        "--assigners",
+        choices=["config", "visdet", "mmdet"],
+        default="config",
+        help="whose label assigners, match costs and IoU calculators to use: those the config names (default), ours "
+        "wherever we have one of that name, or mmdet's",
+    )
+
+
+def add_runner_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add where the results go and how several processes are started."""
+    parser.add_argument("--work-dir", help="folder for logs and models (default: the config's, else work_dirs/CONFIG)")
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none", help="job launcher")
+    parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help="set by the launcher")
+
+
+# ----------------------------------------------------------------------------------------------------------- config
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Read the config file and apply the command line to it.
+
+    Args:
+        args: what `add_config_arguments` and, where the tool has them, `add_runner_arguments` parsed.
+
+    Returns:
+        The config. ``work_dir`` is, in this order, ``--work-dir``, the config's, ``work_dirs/CONFIG_NAME``.
+    """
+    cfg = _read_config(args.config)
+    options = dict(args.cfg_options)
+    set_data_root(cfg, options.pop("data_root", _data_root_from_environment(cfg)))
+    try:
+        cfg.merge_from_dict(options)
+    except (KeyError, TypeError, IndexError) as error:  # a path through the config that isn't there
+        reason = error.args[0] if error.args else error
+        raise UserError(f"--cfg-options don't fit {args.config}: {reason}") from error
+
+    if getattr(args, "work_dir", None):
+        cfg.work_dir = args.work_dir
+    elif not cfg.get("work_dir"):
+        cfg.work_dir = os.path.join("work_dirs", Path(args.config).stem)
+    cfg.launcher = getattr(args, "launcher", "none")
+    os.environ.setdefault("LOCAL_RANK", str(getattr(args, "local_rank", 0)))
+    apply_assigners(cfg, args.assigners)
+    return cfg
+
+
+def _read_config(path: str) -> Config:
+    check_file(path, "config file", "check the path")
+    try:  # a config is the user's code: whatever stops it is to be mended there
+        cfg = Config.fromfile(path, import_custom_modules=False)
+    except Exception as error:
+        raise UserError(f"can't read the config {path}: {type(error).__name__}: {error}") from error
+    try:
+        import_modules_from_strings(**cfg.get("custom_imports", {"imports": []}))
+    except ImportError as error:
+        raise UserError(f"custom_imports of {path}: {error}; install it, or add its folder to PYTHONPATH") from error
+    return cfg
+
+
+def _data_root_from_environment(cfg: Config) -> str | None:
+    """``$VISDET_NAME`` for a config that reads ``data/name``, such as ``$VISDET_COCO`` for mmdet's ``data/coco/``."""
+    name = re.fullmatch(r"(?:\./)?data/(\w+)/?", str(cfg.get("data_root")))
+    return os.environ.get(f"VISDET_{name[1].upper()}") if name else None
+
+
+def set_data_root(cfg: Config, root: str | None) -> None:
+    """Move every data set and metric of the config from its ``data_root`` to ``root``.
+
+    A config computes its paths from ``data_root`` while it is read, so replacing that variable afterwards, as plain
+    ``--cfg-options data_root=`` would, changes none of them.
+
+    Args:
+        cfg: changed in place.
+        root: the new folder; None or the old one leaves the config as it is.
+    """
+    old = cfg.get("data_root")
+    if root is None or root == old:
+        return
+    root = str(root)
+    if not old:
+        raise UserError("--cfg-options data_root: the config has no data_root; set each data set's own instead")
+    prefix = os.path.join(str(old), "")
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            for key in value:
+                value[key] = moved(value[key])  # type: ignore[index]
+        elif isinstance(value, (list, tuple)):
+            return type(value)(moved(item) for item in value)
+        elif isinstance(value, str) and os.path.join(value, "").startswith(prefix):
+            return os.path.join(root, value[len(prefix) :])
+        return value
+
+    for key, value in list(cfg.items()):
+        if key == "data_root" or re.search("dataset|dataloader|evaluator", key):
+            cfg[key] = moved(value)
+
+
+# -------------------------------------------------------------------------------------------------------- assigners
+
+
+def _typed_nodes(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield ``(path, dict)`` for every dict with a ``type`` at or below ``value``."""
+    if isinstance(value, Mapping):
+        if "type" in value:
+            yield path, value
+        for key in value:
+            yield from _typed_nodes(value[key], f"{path}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _typed_nodes(item, f"{path}.{index}")
+
+
+def apply_assigners(cfg: Config, which: str) -> None:
+    """Make the assigners, match costs and IoU calculators of the config ours or mmdet's.
+
+    Args:
+        cfg: changed in place.
+        which: ``'config'`` changes nothing; ``'visdet'`` gives mmdet's names our classes, also where a head writes
+            the name in its code; ``'mmdet'`` undoes that, and asks mmdet for every type that is ours.
+    """
+    if which == "config":
+        return
+    from mmdet.registry import TASK_UTILS as MMDET
+
+    from visdet_assigners import dropin
+    from visdet_assigners.registry import TASK_UTILS as OURS
+
+    MMDET.import_from_location()
+    OURS.import_from_location()
+    (dropin.enable if which == "visdet" else dropin.restore)()
+    foreign, wanted = ("mmdet", SCOPE) if which == "visdet" else (SCOPE, "mmdet")
+    for path, node in _typed_nodes(cfg.get("model"), "model"):
+        scope, name = _scope_and_name(node["type"])
+        if name not in OURS.module_dict or scope not in (foreign, "mmengine", ""):
+            continue
+        if which == "mmdet" and name not in MMDET.module_dict:
+            raise UserError(f"--assigners mmdet: mmdet has no {name}, which the config names at {path}")
+        # A class object reaches no registry, so it is replaced; a name that the drop-in serves can stay.
+        if which == "mmdet" or not isinstance(node["type"], str):
+            node["type"] = f"{wanted}.{name}"
+
+
+def _scope_and_name(kind: Any) -> tuple[str, str]:
+    """Split ``'mmdet.X'`` or a class into the package and the name of the class."""
+    if isinstance(kind, str):
+        scope, _, name = kind.rpartition(".")
+        return scope, name
+    return getattr(kind, "__module__", "").partition(".")[0], getattr(kind, "__name__", "")
+
+
+def check_assigners(cfg: Config) -> None:
+    """Build each assigner of the model once, so that a wrong name or option is told before anything else is built.
+
+    Raises:
+        UserError: an assigner, a match cost or an IoU calculator that no registry has, or an argument or a value that
+            its constructor refuses.
+    """
+    from mmdet.registry import TASK_UTILS
+
+    model = cfg.get("model") or {}
+    with DefaultScope.overwrite_default_scope(model.get("_scope_") or cfg.get("default_scope") or "mmdet"):
+        for path, node in _typed_nodes(model, "model"):
+            if not re.search(r"assigner(\.\d+)?$", path):
+                continue
+            _check_types_and_options(path, node, TASK_UTILS)
+            try:
+                TASK_UTILS.build(copy.deepcopy(node))
+            except (ValueError, AssertionError) as error:  # a value that the constructor refuses
+                if not str(error):
+                    raise
+                raise UserError(f"{path}: {error}") from error
+
+
+def _check_types_and_options(path: str, node: Mapping, registry: Any) -> None:
+    """Check ``node`` and the costs and calculators in it against the constructors of their classes."""
+    options = {key: value for key, value in node.items() if key not in ("type", "_scope_")}
+    with registry.switch_scope_and_registry(node.get("_scope_")) as scoped:
+        kind = scoped.get(node["type"]) if isinstance(node["type"], str) else node["type"]
+        if kind is None:
+            raise UserError(f"{path}: there is no {node['type']} in the registry {scoped.scope}::{scoped.name}"
+                            f"{_suggestion(node['type'], scoped)}")  # fmt: skip
+        try:
+            signature = inspect.signature(kind)
+            signature.bind(**options)
+        except TypeError as error:
+            raise UserError(f"{path}: {kind.__name__}: {error}; its options are "
+                            f"{', '.join(signature.parameters) or 'none'}") from error  # fmt: skip
+        for key, value in options.items():
+            for index, item in enumerate(value) if isinstance(value, (list, tuple)) else [("", value)]:
+                if isinstance(item, Mapping) and "type" in item:
+                    _check_types_and_options(f"{path}.{key}.{index}".rstrip("."), item, registry)
+
+
+def _suggestion(kind: str, registry: Any) -> str:
+    """The nearest names, with the scope that was asked for."""
+    from visdet_assigners.registry import TASK_UTILS as OURS
+
+    scope, name = _scope_and_name(kind)
+    known = OURS if scope == SCOPE else registry
+    known.import_from_location()
+    near = [f"{scope}.{other}".lstrip(".") for other in difflib.get_close_matches(name, known.module_dict, n=3)]
+    if near:
+        return f"; did you mean {' or '.join(near)}?"
+    return "; check the spelling, or import its module with custom_imports in the config"
+
+
+# ---------------------------------------------------------------------------------------------------- files and data
+
+
+def check_file(path: str, what: str, advice: str) -> None:
+    """Raise `UserError` where ``path``, called ``what``, is no file; addresses (``https://``) are left to mmengine."""
+    if "://" not in path and not os.path.isfile(path):
+        state = "is a folder" if os.path.isdir(path) else "doesn't exist"
+        raise UserError(f"the {what} {path} {state}; {advice}")
+
+
+def check_data(cfg: Config, phases: Sequence[str]) -> None:
+    """Look for the data that the phases read: roots, annotation files and image folders.
+
+    Args:
+        cfg: the config.
+        phases: of ``'train'``, ``'val'``, ``'test'``; one whose loop is switched off (``val_cfg = None``) reads none.
+
+    Raises:
+        UserError: the first that is missing.
+    """
+    for phase in phases:
+        if not cfg.get(f"{phase}_cfg"):
+            continue
+        name = f"{phase}_dataloader.dataset"
+        for path, dataset in _leaf_datasets((cfg.get(f"{phase}_dataloader") or {}).get("dataset"), name):
+            _check_dataset(path, dataset)
+        evaluators = cfg.get(f"{phase}_evaluator") or []
+        for metric in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
+            if not metric.get("backend_args"):
+                _check_path(f"{phase}_evaluator", "annotation file", metric.get("ann_file"))
+
+
+def _leaf_datasets(dataset: Any, path: str) -> Iterator[tuple[str, Mapping]]:
+    """Yield the data sets that read files, from inside RepeatDataset, ConcatDataset, MultiImageMixDataset and such."""
+    if not isinstance(dataset, Mapping):
+        return
+    inner = [("dataset", dataset.get("dataset"))]
+    inner += [(f"datasets.{index}", item) for index, item in enumerate(dataset.get("datasets") or [])]
+    inner = [(key, item) for key, item in inner if item is not None]
+    for key, item in inner:
+        yield from _leaf_datasets(item, f"{path}.{key}")
+    if not inner:
+        yield path, dataset
+
+
+def _check_dataset(where: str, dataset: Mapping) -> None:
+    if dataset.get("backend_args"):  # files that lie elsewhere than in the file system
+        return
+    root = dataset.get("data_root") or ""
+    _check_path(where, "data root", root)
+    _check_path(where, "annotation file", dataset.get("ann_file"), root)
+    prefix = dataset.get("data_prefix") or {}
+    for key in prefix:
+        if key.startswith("img"):
+            _check_path(where, "image folder", prefix[key], root)
+
+
+def _check_path(where: str, what: str, path: Any, root: str = "") -> None:
+    if isinstance(path, str) and path and "://" not in root + path:
+        path = os.path.join(root, path)
+        if not os.path.exists(path):
+            raise UserError(f"the {what} {path} of {where} doesn't exist; if your data lie elsewhere, say so with "
+                            "--cfg-options data_root=FOLDER")  # fmt: skip
+
+
+# ----------------------------------------------------------------------------------------------------------- runner
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build mmengine's runner, or the one that the config names; processes of torchrun also work without a GPU."""
+    import torch
+
+    if cfg.launcher == "pytorch" and not torch.cuda.is_available():
+        # mmengine's own set-up asks for a CUDA device, here and for the wrapper of the model.
+        torch.distributed.init_process_group("gloo")
+        wrapper = {"type": "MMDistributedDataParallel", "device_ids": None, "broadcast_buffers": False}
+        wrapper["find_unused_parameters"] = cfg.get("find_unused_parameters", False)
+        cfg.setdefault("model_wrapper_cfg", wrapper)
+    return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
