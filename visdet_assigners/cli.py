@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import difflib
+import importlib
 import inspect
 import os
 import re
@@ -19,7 +20,8 @@ from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
-SCOPE = "visdet_assigners"
+import visdet_assigners.assigners  # noqa: F401  (registers our classes)
+from visdet_assigners.registry import REGISTERED, SCOPE, is_ours
 
 
 class UserError(Exception):
@@ -214,16 +216,15 @@ def apply_assigners(cfg: Config, which: str) -> None:
         return
     from mmdet.registry import TASK_UTILS as MMDET
 
-    from visdet_assigners import dropin
-    from visdet_assigners.registry import TASK_UTILS as OURS
-
     MMDET.import_from_location()
-    OURS.import_from_location()
-    (dropin.enable if which == "visdet" else dropin.restore)()
+    if which == "visdet":
+        importlib.import_module(f"{SCOPE}.dropin").enable()
+    elif f"{SCOPE}.dropin" in sys.modules:  # the config has imported it
+        sys.modules[f"{SCOPE}.dropin"].restore()
     foreign, wanted = ("mmdet", SCOPE) if which == "visdet" else (SCOPE, "mmdet")
     for path, node in _typed_nodes(cfg.get("model"), "model"):
         scope, name = _scope_and_name(node["type"])
-        if name not in OURS.module_dict or scope not in (foreign, "mmengine", ""):
+        if name not in REGISTERED or scope not in (foreign, "mmengine", ""):
             continue
         if which == "mmdet" and name not in MMDET.module_dict:
             raise UserError(f"--assigners mmdet: mmdet has no {name}, which the config names at {path}")
@@ -263,11 +264,16 @@ def check_assigners(cfg: Config) -> None:
                 raise UserError(f"{path}: {error}") from error
 
 
-def _check_types_and_options(path: str, node: Mapping, registry: Any) -> None:
-    """Check ``node`` and the costs and calculators in it against the constructors of their classes."""
+def _check_types_and_options(path: str, node: Mapping, registry: Any, inside_ours: bool = False) -> None:
+    """Check ``node`` and the costs and calculators in it against the constructors of their classes.
+
+    Our assigners take a cost or a calculator of ours where we have one of that name, with or without prefix.
+    """
     options = {key: value for key, value in node.items() if key not in ("type", "_scope_")}
     with registry.switch_scope_and_registry(node.get("_scope_")) as scoped:
-        kind = scoped.get(node["type"]) if isinstance(node["type"], str) else node["type"]
+        kind = node["type"]
+        if isinstance(kind, str):
+            kind = (REGISTERED.get(kind) if inside_ours else None) or scoped.get(kind)
         if kind is None:
             raise UserError(f"{path}: there is no {node['type']} in the registry {scoped.scope}::{scoped.name}"
                             f"{_suggestion(node['type'], scoped)}")  # fmt: skip
@@ -280,17 +286,14 @@ def _check_types_and_options(path: str, node: Mapping, registry: Any) -> None:
         for key, value in options.items():
             for index, item in enumerate(value) if isinstance(value, (list, tuple)) else [("", value)]:
                 if isinstance(item, Mapping) and "type" in item:
-                    _check_types_and_options(f"{path}.{key}.{index}".rstrip("."), item, registry)
+                    _check_types_and_options(f"{path}.{key}.{index}".rstrip("."), item, registry, is_ours(kind))
 
 
 def _suggestion(kind: str, registry: Any) -> str:
     """The nearest names, with the scope that was asked for."""
-    from visdet_assigners.registry import TASK_UTILS as OURS
-
     scope, name = _scope_and_name(kind)
-    known = OURS if scope == SCOPE else registry
-    known.import_from_location()
-    near = [f"{scope}.{other}".lstrip(".") for other in difflib.get_close_matches(name, known.module_dict, n=3)]
+    known = REGISTERED if scope == SCOPE else {**registry.module_dict, **({} if scope else REGISTERED)}
+    near = [f"{scope}.{other}".lstrip(".") for other in difflib.get_close_matches(name, known, n=3)]
     if near:
         return f"; did you mean {' or '.join(near)}?"
     return "; check the spelling, or import its module with custom_imports in the config"

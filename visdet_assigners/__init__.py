@@ -1,0 +1,13 @@
+"""Label assignment for mmdet: which predictions learn from which objects.
+
+Importing the package registers its classes with mmengine where that is installed; torch alone is enough to use the
+functions and classes directly.
+"""
+
+from visdet_assigners.assigners import *  # noqa: F403
+from visdet_assigners.assigners import __all__ as _assigners
+from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult
+
+__version__ = "0.1.0"
+
+__all__ = ["IGNORED", "NEGATIVE", "AssignResult", "Assignment", "__version__", *_assigners]

@@ -1,0 +1,204 @@
+"""ATSS: every ground truth sets its own IoU threshold.
+
+Zhang et al., CVPR 2020, arXiv:1912.02424, Algorithm 1; with predictions, DDOD's cost: Chen et al., ACM MM 2021,
+arXiv:2107.02963, section 3.2.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
+from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, to_assign_result
+from visdet_assigners.functional.boxes import border_distance, box_center, box_iou, center_distance
+from visdet_assigners.functional.resolve import keep_best
+from visdet_assigners.functional.select import nearest_per_level
+from visdet_assigners.registry import register
+
+FAR = 1e8
+"""Distance given to ignored priors, so that they are candidates last."""
+INSIDE = 0.01
+"""Pixels by which a centre must lie inside a box."""
+
+
+def atss(
+    priors: Tensor,
+    gts: Tensor,
+    level_sizes: Sequence[int],
+    topk: int = 9,
+    ignored: Tensor | None = None,
+    quality: Tensor | None = None,
+) -> Assignment:
+    """Match priors to the ground truths of one image by adaptive thresholds.
+
+    A prior is positive for a ground truth when it is one of the ``topk`` priors of its level nearest to the box centre,
+    its own centre lies inside the box, and its IoU reaches mean + std of the candidates' IoUs.  Claimed twice, it goes
+    to the higher IoU.
+
+    Args:
+        priors: (N, 4) xyxy, pixels; levels one after another; N may be 0.
+        gts: (M, 4) xyxy, pixels; M may be 0.
+        level_sizes: priors in each level; sums to N.
+        topk: candidates per level and ground truth; a smaller level gives all it has.
+        ignored: (N,) bool, priors to leave out of the loss.  They are candidates only where a level has fewer than
+            ``topk`` others, and then a match wins over the mark.
+        quality: (N, M), what takes the place of the IoU, as ``ddod_quality`` does; None computes the IoU.
+
+    Returns:
+        Assignment with ``quality`` = IoU (or the given quality) with the matched box, 0 elsewhere.
+
+    The standard deviation is the unbiased one, as in the published code.  ``topk`` counts priors; the published code
+    counts locations, each with all its anchors.  Differs from mmdet: quality is 0 where nothing is matched (mmdet:
+    -1e8), and ignore regions hold in images without ground truths.
+
+    Example:
+        >>> priors = torch.tensor([[0., 0., 8., 8.], [8., 0., 16., 8.], [0., 8., 8., 16.], [8., 8., 16., 16.]])
+        >>> atss(priors, torch.tensor([[0., 0., 9., 9.]]), level_sizes=[4]).gt_index
+        tensor([ 0, -1, -1, -1])
+    """
+    num_priors, num_gts = len(priors), len(gts)
+    background = priors.new_full((num_priors,), NEGATIVE, dtype=torch.long)
+    if ignored is not None:
+        background = background.masked_fill(ignored, IGNORED)
+    if num_gts == 0 or num_priors == 0:
+        return Assignment(background, priors.new_zeros(num_priors))
+
+    quality = box_iou(priors, gts) if quality is None else quality  # (N, M)
+    distance = center_distance(priors, gts)  # (N, M)
+    if ignored is not None:
+        distance = distance.masked_fill(ignored[:, None], FAR)
+    candidates = nearest_per_level(distance, level_sizes, topk)  # (K, M), rows of N
+    candidate_quality = quality.gather(0, candidates)  # (K, M)
+    threshold = candidate_quality.mean(0) + candidate_quality.std(0)  # (M,)
+
+    x, y = box_center(priors)
+    inside = border_distance(x[candidates], y[candidates], gts) > INSIDE  # (K, M)
+    claimed = inside & (candidate_quality >= threshold)
+    gt_index, row = keep_best(candidates, claimed, candidate_quality, num_priors)
+    matched = gt_index >= 0
+    matched_quality = candidate_quality[row, gt_index.clamp(min=0)]
+    return Assignment(
+        torch.where(matched, gt_index, background),
+        torch.where(matched, matched_quality, 0),
+    )
+
+
+def ddod_quality(iou: Tensor, logits: Tensor, labels: Tensor, alpha: float) -> Tensor:
+    """DDOD's measure of a match, from predictions: score^(1 - alpha) * IoU^alpha.
+
+    Args:
+        iou: (N, M) of the predicted boxes with the ground truths.
+        logits: (N, C).
+        labels: (M,) classes of the ground truths.
+        alpha: share of the IoU, 0 to 1.
+
+    Returns:
+        (N, M), from 0 to 1.
+    """
+    return logits[:, labels].sigmoid() ** (1 - alpha) * iou**alpha
+
+
+@register
+class ATSSAssigner(OverlapMixin, BaseAssigner):
+    """Assign priors by adaptive IoU thresholds: ATSS, GFL, VFNet, DyHead, TOOD's first epochs; with ``alpha`` DDOD.
+
+    Args:
+        topk: candidates per level and ground truth; 9 in the paper.
+        alpha: share of the IoU in DDOD's measure, which then takes the place of the IoU everywhere and needs ``scores``
+            (logits) and ``bboxes`` (decoded) of the predictions; None is plain ATSS.
+        iou_calculator: configuration or object; plain IoU if None.
+        ignore_iof_thr: a prior covered by ignore regions beyond this share is ignored; off when not above 0.
+
+    Example:
+        >>> from types import SimpleNamespace as Instances
+        >>> priors = torch.tensor([[0., 0., 8., 8.], [8., 0., 16., 8.], [0., 8., 8., 16.], [8., 8., 16., 16.]])
+        >>> gt = Instances(bboxes=torch.tensor([[0., 0., 9., 9.]]), labels=torch.tensor([2]))
+        >>> ATSSAssigner(topk=9).assign(Instances(priors=priors), [4], gt).gt_inds
+        tensor([1, 0, 0, 0])
+    """
+
+    def __init__(
+        self, topk: int, alpha: float | None = None, iou_calculator: Any = None, ignore_iof_thr: float = -1
+    ) -> None:
+        if topk < 1:
+            self.fail(f"topk is {topk}; at least 1 candidate per level is needed")
+        self.topk = topk
+        self.alpha = alpha
+        self.ignore_iof_thr = ignore_iof_thr
+        self.build_calculator(iou_calculator)
+
+    @torch.no_grad()
+    def assign(
+        self,
+        pred_instances: Any,
+        num_level_priors: Sequence[int],
+        gt_instances: Any,
+        gt_instances_ignore: Any = None,
+        *,
+        img_meta: Mapping[str, Any] | None = None,
+    ) -> AssignResult:
+        """Assign the priors of one image.
+
+        Args:
+            pred_instances: with ``priors`` (N, 4) xyxy, further columns are not used; N may be 0.  With ``alpha`` also
+                ``scores`` (N, C) logits and ``bboxes`` (N, 4) xyxy.
+            num_level_priors: priors in each level, summing to N.
+            gt_instances: with ``bboxes`` (M, 4) xyxy and ``labels`` (M,); M may be 0.
+            gt_instances_ignore: with ``bboxes`` (R, 4), or None.
+            img_meta: accepted so that assigners can be exchanged; not used.
+
+        Returns:
+            AssignResult whose ``max_overlaps`` (N,) is the quality of the match, 0 where there is none.
+
+        Raises:
+            ValueError: the levels don't sum to N, a field is missing or has the wrong shape, or on CPU is not finite.
+        """
+        priors = self.read(pred_instances, "pred_instances", "priors", columns=4)[:, :4]
+        gts, labels = self.read_ground_truths(gt_instances)
+        if isinstance(num_level_priors, Tensor) or not isinstance(num_level_priors, Sequence):
+            self.fail(
+                f"num_level_priors is a {type(num_level_priors).__name__}, not a list of level sizes; "
+                "this assigner needs a head that passes them second, as ATSSHead does"
+            )
+        if sum(num_level_priors) != len(priors):
+            self.fail(
+                f"sum(num_level_priors) is {sum(num_level_priors)} but there are {len(priors)} priors; "
+                "does the head filter priors outside the image?"
+            )
+        regions = None
+        if gt_instances_ignore is not None:
+            regions = self.read(gt_instances_ignore, "gt_instances_ignore", "bboxes", columns=4)
+        assignment = atss(
+            priors,
+            gts,
+            num_level_priors,
+            self.topk,
+            self.ignored_priors(priors, regions),
+            self._quality(pred_instances, priors, gts, labels),
+        )
+        return to_assign_result(assignment, labels)
+
+    def _quality(self, pred_instances: Any, priors: Tensor, gts: Tensor, labels: Tensor) -> Tensor:
+        has_predictions = hasattr(pred_instances, "scores") and hasattr(pred_instances, "bboxes")
+        if self.alpha is None:
+            if has_predictions:
+                warnings.warn(
+                    "ATSSAssigner: pred_instances has scores and bboxes, which are not used without alpha; "
+                    "set alpha for DDOD's measure",
+                    stacklevel=3,
+                )
+            return self.overlaps(priors, gts)
+        if not has_predictions:
+            self.fail(
+                f"alpha is {self.alpha}, which needs scores and bboxes in pred_instances; use DDODHead or alpha=None"
+            )
+        scores = self.read(pred_instances, "pred_instances", "scores", columns=1)
+        boxes = self.read(pred_instances, "pred_instances", "bboxes", columns=4)
+        self.check_lengths(priors=priors, scores=scores, bboxes=boxes)
+        self.check_labels(labels, scores.shape[1])
+        return ddod_quality(self.overlaps(boxes, gts), scores, labels, self.alpha)

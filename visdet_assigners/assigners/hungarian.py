@@ -1,0 +1,126 @@
+"""Hungarian matching: one prediction for each ground truth at the lowest total cost.
+
+Carion et al., DETR, ECCV 2020, arXiv:2005.12872, section 3.1, eq. 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from visdet_assigners.assigners.base import BaseAssigner
+from visdet_assigners.assignment import NEGATIVE, Assignment, AssignResult, to_assign_result
+from visdet_assigners.functional.lsap import linear_assignment
+from visdet_assigners.functional.tensors import as_float32
+from visdet_assigners.registry import build, register
+
+
+def hungarian(cost: Tensor) -> Assignment:
+    """Match predictions and ground truths one to one at the lowest total cost.
+
+    Args:
+        cost: (N, M), finite; either may be 0.  With M > N only N ground truths are matched.
+
+    Returns:
+        Assignment without ``quality``; unmatched predictions are negative.
+
+    Example:
+        >>> hungarian(torch.tensor([[4., 1.], [2., 0.], [3., 2.]])).gt_index
+        tensor([ 1,  0, -1])
+    """
+    rows, columns = linear_assignment(cost)
+    gt_index = torch.full((len(cost),), NEGATIVE, dtype=torch.long, device=cost.device)
+    return Assignment(gt_index.index_copy(0, rows, columns))
+
+
+@register
+class HungarianAssigner(BaseAssigner):
+    """Match predictions one to one by a sum of costs: DETR and its descendants, Sparse R-CNN, mask transformers.
+
+    Args:
+        match_costs: configurations or objects of the costs, or one of them.
+        cls_cost: class cost of mmdet 2's form, used with ``reg_cost`` and ``iou_cost`` in place of ``match_costs``;
+            where only some of the three are given, the others are mmdet 2's defaults (ClassificationCost, BBoxL1Cost,
+            IoUCost giou, each of weight 1), and so are all three without any argument.
+        reg_cost: box cost of that form.
+        iou_cost: overlap cost of that form.
+
+    Raises:
+        ValueError: both forms are given, or an empty list.
+
+    Example:
+        >>> assigner = HungarianAssigner([dict(type="ClassificationCost"), dict(type="BBoxL1Cost", weight=5.0)])
+        >>> from types import SimpleNamespace as Instances
+        >>> boxes = torch.tensor([[0., 0., 4., 4.], [4., 4., 8., 8.], [0., 0., 8., 8.]])
+        >>> gt = Instances(bboxes=torch.tensor([[4., 4., 8., 7.]]), labels=torch.tensor([1]))
+        >>> assigner.assign(Instances(scores=torch.eye(3), bboxes=boxes), gt, dict(img_shape=(8, 8))).gt_inds
+        tensor([0, 1, 0])
+    """
+
+    def __init__(
+        self,
+        match_costs: Sequence[Any] | Mapping[str, Any] | None = None,
+        *,
+        cls_cost: Any = None,
+        reg_cost: Any = None,
+        iou_cost: Any = None,
+    ) -> None:
+        old_form = {"cls_cost": cls_cost, "reg_cost": reg_cost, "iou_cost": iou_cost}
+        if match_costs is not None:
+            given = [name for name, cost in old_form.items() if cost is not None]
+            if given:
+                self.fail(f"match_costs and {', '.join(given)} are given; choose one form")
+            if isinstance(match_costs, Mapping) or callable(match_costs):
+                match_costs = [match_costs]
+            if not match_costs:
+                self.fail("match_costs is empty; at least one cost is needed")
+        else:
+            match_costs = [
+                {"type": "ClassificationCost"} if cls_cost is None else cls_cost,
+                {"type": "BBoxL1Cost"} if reg_cost is None else reg_cost,
+                {"type": "IoUCost", "iou_mode": "giou"} if iou_cost is None else iou_cost,
+            ]
+        self.match_costs = [build(cost) for cost in match_costs]
+
+    @torch.no_grad()
+    def assign(
+        self,
+        pred_instances: Any,
+        gt_instances: Any,
+        img_meta: Mapping[str, Any] | None = None,
+        *,
+        gt_instances_ignore: Any = None,
+        num_level_priors: Sequence[int] | None = None,
+    ) -> AssignResult:
+        """Match the predictions of one image.
+
+        Args:
+            pred_instances: with what the costs read: ``scores`` (N, C) logits, ``bboxes`` (N, 4) xyxy pixels,
+                ``masks``.
+            gt_instances: ``labels`` (M,) and what the costs read: ``bboxes`` (M, 4) xyxy, ``masks``; M may be 0.
+            img_meta: of the image, third as in mmdet; ``img_shape`` (height, width) for the box cost.
+            gt_instances_ignore: not used: one-to-one matching has no ignore regions.
+            num_level_priors: accepted so that assigners can be exchanged; not used.
+
+        Returns:
+            AssignResult with ``max_overlaps`` None.
+
+        Raises:
+            ValueError: a field is missing, a label is no class, or a cost is not finite: named with the cost and, where
+                ``img_meta`` tells, the image.
+        """
+        labels = self.read(gt_instances, "gt_instances", "labels")
+        num_preds, num_gts = self.count(pred_instances), len(labels)
+        if num_preds == 0 or num_gts == 0:
+            unmatched = torch.full((num_preds,), NEGATIVE, dtype=torch.long, device=labels.device)
+            return to_assign_result(Assignment(unmatched), labels)
+        terms = []
+        for match_cost in self.match_costs:
+            cost = match_cost(pred_instances=pred_instances, gt_instances=gt_instances, img_meta=img_meta)
+            self.check_finite(cost, type(match_cost).__name__, img_meta)
+            terms.append(as_float32(cost))
+        # Stacked, not added in turn: from five costs on the two differ in the last bit.
+        return to_assign_result(hungarian(torch.stack(terms).sum(dim=0)), labels)

@@ -1,0 +1,64 @@
+"""Overlap of boxes as an exchangeable part, in mmdet's form."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from visdet_assigners.functional.boxes import box_overlaps
+from visdet_assigners.functional.tensors import as_tensor
+from visdet_assigners.registry import register
+
+
+class IoUCalculator(Protocol):
+    """Anything that gives the (A, B) overlaps of (A, 4) and (B, 4) boxes."""
+
+    def __call__(self, bboxes1: Tensor, bboxes2: Tensor, mode: str = "iou") -> Tensor:
+        """Pairwise overlaps; ``mode`` is "iou", "iof" or "giou"."""
+        ...
+
+
+@register
+class BboxOverlaps2D:
+    """Overlap of xyxy boxes; a drop-in for mmdet's calculator of this name.
+
+    Args:
+        scale: divisor of the coordinates before they are made half precision, against overflow.
+        dtype: "fp16" computes in half precision to save memory; None in the precision of the boxes.
+
+    Example:
+        >>> import torch
+        >>> BboxOverlaps2D()(torch.tensor([[0., 0., 2., 2.]]), torch.tensor([[0., 0., 2., 1.]]))
+        tensor([[0.5000]])
+    """
+
+    def __init__(self, scale: float = 1.0, dtype: str | None = None) -> None:
+        if dtype not in (None, "fp16"):
+            raise ValueError(f"BboxOverlaps2D: dtype is {dtype!r}; choose None or 'fp16'")
+        self.scale = scale
+        self.dtype = dtype
+
+    def __call__(self, bboxes1: Tensor, bboxes2: Tensor, mode: str = "iou", is_aligned: bool = False) -> Tensor:
+        """Overlaps of boxes.
+
+        Args:
+            bboxes1: (A, 4) or (A, 5) xyxy (and score), tensor or ``BaseBoxes``; A may be 0.
+            bboxes2: (B, 4) or (B, 5), alike.
+            mode: "iou", "iof" (over the area of ``bboxes1``) or "giou".
+            is_aligned: row i with row i; A must equal B.
+
+        Returns:
+            (A, B), or (A,) if aligned.  With ``dtype='fp16'`` half precision on a device, float32 on CPU.
+        """
+        sides = []
+        for name, boxes in (("bboxes1", as_tensor(bboxes1)), ("bboxes2", as_tensor(bboxes2))):
+            if boxes.shape[-1] not in (4, 5) and boxes.numel():
+                raise ValueError(f"BboxOverlaps2D: {name} has {boxes.shape[-1]} columns; 4 (xyxy) or 5 are expected")
+            boxes = boxes[..., :4] if boxes.ndim > 1 else boxes.reshape(0, 4)
+            sides.append((boxes / self.scale).half() if self.dtype == "fp16" else boxes)
+        overlaps = box_overlaps(*sides, mode=mode, aligned=is_aligned)
+        return overlaps.float() if self.dtype == "fp16" and overlaps.device.type == "cpu" else overlaps
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(scale={self.scale}, dtype={self.dtype})"

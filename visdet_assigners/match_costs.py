@@ -1,0 +1,218 @@
+"""Matching costs for the Hungarian assigners: a weight times one function of ``functional.costs``.
+
+Each is called with predictions, ground truths and the image's meta data and returns (N, M); each is a drop-in for
+mmdet 3's class of the same name.  Half precision is computed in float32.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from visdet_assigners.functional import costs
+from visdet_assigners.functional.tensors import as_float32, as_tensor
+from visdet_assigners.registry import register
+
+
+class BaseMatchCost(ABC):
+    """A weighted cost of matching N predictions with M ground truths.
+
+    Args:
+        weight: factor of the cost.
+    """
+
+    def __init__(self, weight: float = 1.0) -> None:
+        self.weight = weight
+
+    def __call__(
+        self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None = None, **_: Any
+    ) -> Tensor:
+        """Cost of every pair.
+
+        Args:
+            pred_instances: ``InstanceData`` or anything with the attributes that the cost reads.
+            gt_instances: alike.
+            img_meta: of the image; the box cost reads ``img_shape``.
+
+        Returns:
+            (N, M), the lower the better.
+
+        Raises:
+            ValueError: a field is missing, named with the cost.
+        """
+        return self.cost(pred_instances, gt_instances, img_meta) * self.weight
+
+    @abstractmethod
+    def cost(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
+        """Unweighted cost, (N, M)."""
+
+    def read(self, instances: Any, owner: str, name: str) -> Tensor:
+        """Fetch a field of the instances, floating values at least in float32."""
+        value = getattr(instances, name, None)
+        if value is None:
+            raise ValueError(f"{type(self).__name__}: {owner} has no {name!r}, which this cost needs")
+        return as_float32(as_tensor(value))
+
+
+@register
+class ClassificationCost(BaseMatchCost):
+    """Negative softmax probability of the right class (DETR).  Reads ``scores`` (N, C) logits and ``labels`` (M,)."""
+
+    def cost(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
+        """Unweighted cost, (N, M)."""
+        scores = self.read(pred_instances, "pred_instances", "scores")
+        return costs.softmax_cost(scores, self.read(gt_instances, "gt_instances", "labels"))
+
+
+@register
+class FocalLossCost(BaseMatchCost):
+    """Focal loss as a cost, of classes (Deformable DETR) or of masks (MaskFormer).
+
+    Reads ``scores`` (N, C) logits and ``labels`` (M,), or with ``binary_input`` the ``masks`` of both, (N, ...) logits
+    and (M, ...) of 0 and 1, averaged over the pixels.
+
+    Args:
+        alpha: weight of positive targets.
+        gamma: focusing exponent.
+        eps: inside the logarithms.
+        binary_input: compare masks instead of classes.
+        weight: factor of the cost.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 0.25,
+        gamma: float = 2,
+        eps: float = 1e-12,
+        binary_input: bool = False,
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__(weight)
+        self.alpha = alpha
+        self.gamma = gamma
+        self.eps = eps
+        self.binary_input = binary_input
+
+    def cost(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
+        """Unweighted cost, (N, M)."""
+        if self.binary_input:
+            masks = self.read(pred_instances, "pred_instances", "masks")
+            targets = self.read(gt_instances, "gt_instances", "masks")
+            pixels = masks[0].numel()
+            return costs.binary_focal_cost(masks, targets, self.alpha, self.gamma, self.eps) / pixels
+        scores = self.read(pred_instances, "pred_instances", "scores")
+        labels = self.read(gt_instances, "gt_instances", "labels")
+        return costs.focal_cost(scores, labels, self.alpha, self.gamma, self.eps)
+
+
+@register
+class BinaryFocalLossCost(FocalLossCost):
+    """Focal loss over the text tokens of an image (Grounding DINO, arXiv:2303.05499).
+
+    Reads ``scores`` (N, T) logits; of the ground truths ``text_token_mask`` (M, T), every row the same, the tokens that
+    count, and ``positive_maps`` (M, T), the tokens of each object.  Summed over the tokens.
+    """
+
+    def cost(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
+        """Unweighted cost, (N, M)."""
+        scores = self.read(pred_instances, "pred_instances", "scores")
+        used = self.read(gt_instances, "gt_instances", "text_token_mask")[0].nonzero()[:, 0]
+        targets = self.read(gt_instances, "gt_instances", "positive_maps")[:, used]
+        return costs.binary_focal_cost(scores[:, used], targets, self.alpha, self.gamma, self.eps)
+
+
+@register
+class BBoxL1Cost(BaseMatchCost):
+    """L1 distance of boxes in parts of the image size.  Reads ``bboxes`` of both, xyxy pixels, and ``img_shape``.
+
+    Args:
+        box_format: the coordinates compared, "xyxy" or "xywh" (centre and size); the boxes themselves are xyxy.
+        weight: factor of the cost.
+    """
+
+    def __init__(self, box_format: str = "xyxy", weight: float = 1.0) -> None:
+        super().__init__(weight)
+        if box_format not in ("xyxy", "xywh"):
+            raise ValueError(f"BBoxL1Cost: box_format is {box_format!r}; choose 'xyxy' or 'xywh'")
+        self.box_format = box_format
+
+    def cost(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
+        """Unweighted cost, (N, M)."""
+        if img_meta is None or "img_shape" not in img_meta:
+            raise ValueError("BBoxL1Cost: img_meta with 'img_shape' (height, width) is needed to normalise the boxes")
+        height, width = img_meta["img_shape"][:2]
+        boxes = self.read(pred_instances, "pred_instances", "bboxes")
+        gts = self.read(gt_instances, "gt_instances", "bboxes")
+        return costs.box_l1_cost(boxes, gts, (height, width), self.box_format)
+
+
+@register
+class IoUCost(BaseMatchCost):
+    """Negative overlap of boxes.  Reads ``bboxes`` of both, xyxy pixels.
+
+    Args:
+        iou_mode: "giou", "iou" or "iof".
+        weight: factor of the cost.
+    """
+
+    def __init__(self, iou_mode: str = "giou", weight: float = 1.0) -> None:
+        super().__init__(weight)
+        if iou_mode not in ("giou", "iou", "iof"):
+            raise ValueError(f"IoUCost: iou_mode is {iou_mode!r}; choose 'giou', 'iou' or 'iof'")
+        self.iou_mode = iou_mode
+
+    def cost(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
+        """Unweighted cost, (N, M)."""
+        boxes = self.read(pred_instances, "pred_instances", "bboxes")
+        return costs.overlap_cost(boxes, self.read(gt_instances, "gt_instances", "bboxes"), self.iou_mode)
+
+
+@register
+class DiceCost(BaseMatchCost):
+    """One less the Dice coefficient of masks.  Reads ``masks`` of both, (N, ...) and (M, ...) of 0 and 1.
+
+    Args:
+        pred_act: the predictions are logits, take their sigmoid.
+        eps: added above and below the line.
+        naive_dice: sum values in the denominator; False sums squares, as K-Net and SOLO do.
+        weight: factor of the cost.
+    """
+
+    def __init__(self, pred_act: bool = False, eps: float = 1e-3, naive_dice: bool = True, weight: float = 1.0) -> None:
+        super().__init__(weight)
+        self.pred_act = pred_act
+        self.eps = eps
+        self.naive_dice = naive_dice
+
+    def cost(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
+        """Unweighted cost, (N, M)."""
+        masks = self.read(pred_instances, "pred_instances", "masks")
+        masks = masks.sigmoid() if self.pred_act else masks
+        targets = self.read(gt_instances, "gt_instances", "masks")
+        return costs.dice_cost(masks, targets, self.eps, squared=not self.naive_dice)
+
+
+@register
+class CrossEntropyLossCost(BaseMatchCost):
+    """Binary cross entropy of masks, averaged over the pixels (Mask2Former, arXiv:2112.01527).
+
+    Reads ``masks`` of both, (N, ...) logits and (M, ...) of 0 and 1.
+
+    Args:
+        use_sigmoid: must be True: a softmax over masks is not defined here, nor in mmdet.
+        weight: factor of the cost.
+    """
+
+    def __init__(self, use_sigmoid: bool = True, weight: float = 1.0) -> None:
+        super().__init__(weight)
+        if not use_sigmoid:
+            raise NotImplementedError("CrossEntropyLossCost: only use_sigmoid=True is defined for masks")
+        self.use_sigmoid = use_sigmoid
+
+    def cost(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
+        """Unweighted cost, (N, M)."""
+        masks = self.read(pred_instances, "pred_instances", "masks")
+        return costs.binary_cross_entropy_cost(masks, self.read(gt_instances, "gt_instances", "masks"))

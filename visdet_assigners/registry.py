@@ -1,0 +1,90 @@
+"""Where mmengine finds the package: a child registry of ``TASK_UTILS`` with a scope of its own, and the root.
+
+``type='visdet_assigners.ATSSAssigner'`` makes mmengine import this module, then the child registry imports the
+assigners; no ``custom_imports`` is needed.  The same classes stand in mmengine's root ``TASK_UTILS``, so that names
+which mmdet lacks resolve without a prefix once the package is imported.  Without mmengine the classes still work,
+built directly.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any, TypeVar
+
+SCOPE = "visdet_assigners"
+REGISTERED: dict[str, type] = {}
+"""Every registered class of the package by name."""
+
+TASK_UTILS: Any = None
+"""The child registry; None where mmengine is not installed."""
+
+if find_spec("mmengine") is not None:
+    from mmengine.registry import TASK_UTILS as ROOT
+    from mmengine.registry import Registry
+
+    TASK_UTILS = Registry("task util", parent=ROOT, scope=SCOPE, locations=[f"{SCOPE}.assigners"])
+
+T = TypeVar("T", bound=type)
+
+
+def is_ours(cls: type) -> bool:
+    """Whether a class comes from this package."""
+    return cls.__module__.split(".")[0] == SCOPE
+
+
+def register(cls: T) -> T:
+    """Class decorator: make a class known to configs under its own name.
+
+    Registering the same class again, as a reload does, replaces it.  A name that another plugin has put into mmengine's
+    root stays theirs, with a line in the log; ours is then reached with the prefix ``visdet_assigners.`` alone.
+
+    Raises:
+        KeyError: another class of this package has the name.
+    """
+    name = cls.__name__
+    known = REGISTERED.get(name)
+    if known is not None and known.__module__ != cls.__module__:
+        raise KeyError(f"{name} is registered by {known.__module__} already; {cls.__module__} must choose another name")
+    REGISTERED[name] = cls
+    if TASK_UTILS is not None:
+        TASK_UTILS.register_module(name=name, module=cls, force=True)
+        holder = ROOT.module_dict.get(name)
+        if holder is None or is_ours(holder):
+            ROOT.register_module(name=name, module=cls, force=True)
+        else:
+            logging.getLogger(SCOPE).warning(
+                "%s in mmengine's root registry belongs to %s; write type='%s.%s' for ours",
+                name, holder.__module__, SCOPE, name,
+            )  # fmt: skip
+    return cls
+
+
+def build(config: Any) -> Any:
+    """Build a match cost or an IoU calculator that an assigner was given.
+
+    Args:
+        config: a dictionary with ``type`` (a name or a class), or a ready object, which is returned as it is.  A name
+            of this package means ours, with or without prefix; others are looked up as mmengine does, in the default
+            scope first.
+
+    Raises:
+        KeyError: nobody knows the name.
+        TypeError: the dictionary has no ``type``.
+    """
+    if not isinstance(config, Mapping):
+        return config
+    arguments = dict(config)
+    kind = arguments.pop("type", None)
+    if kind is None:
+        raise TypeError(f"{arguments} has no 'type'; write for instance dict(type='BboxOverlaps2D')")
+    if isinstance(kind, str):
+        name = kind.removeprefix(f"{SCOPE}.")
+        if name not in REGISTERED:
+            if TASK_UTILS is None:
+                raise KeyError(f"{kind!r} is not one of ours and mmengine isn't installed; ours: {sorted(REGISTERED)}")
+            return TASK_UTILS.build(config)
+        kind = REGISTERED[name]
+    arguments.pop("_scope_", None)
+    return kind(**arguments)
