@@ -1,7 +1,8 @@
+# For one-to-one matching, which needs many steps: the configs take batches of 4 with it.
 _base_ = "./schedule_12e.py"
 
-max_epochs = 100
-train_cfg = dict(max_epochs=max_epochs)
+max_epochs = 50
+train_cfg = dict(max_epochs=max_epochs, val_interval=10)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(
@@ -14,3 +15,6 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
+
+# base_batch_size = (1 process) x (4 samples per process). Leave it: --auto-scale-lr reads it.
+auto_scale_lr = dict(base_batch_size=4)
