@@ -1,0 +1,200 @@
+#!/usr/bin/env python
+"""Draw which priors or queries a detector's assigners give to each object, on the images of its data set.
+
+Each image goes through the model's own training step, without gradients, so that any config of mmdet works; each
+assigner gets a picture of its own.  Assigners that look at anchors alone are shown exactly, with or without a
+checkpoint; those that look at predictions (SimOTA, TaskAligned, Hungarian, and MaxIoU on proposals) need one.
+"""
+
+import argparse
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.registry import DATASETS, MODELS
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.device import get_device
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint, set_random_seed
+from mmengine.visualization import Visualizer
+from torch.nn.modules.batchnorm import _BatchNorm
+from tqdm import tqdm
+
+from visdet_assigners import cli
+from visdet_assigners.observe import AssignmentRecord, record_assignments
+from visdet_assigners.observe.draw import draw_assignments, panels_of, render
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = cli.ArgumentParser(description=__doc__)
+    cli.add_config_arguments(parser)
+    parser.add_argument("checkpoint", nargs="?", help="checkpoint file; without one the weights are random")
+    parser.add_argument("--out-dir", help="folder for the pictures (default: work_dirs/CONFIG/assignments)")
+    parser.add_argument("--phase", choices=["train", "val"], default="train", help="which data set (default: train)")
+    parser.add_argument(
+        "-n", "--show-number", type=int, default=10, help="how many images that have objects (default: 10)"
+    )
+    parser.add_argument("--epoch", type=int, help="for heads that change their assigner while training, as TOOD does "
+                        "(default: the checkpoint's, else 0)")  # fmt: skip
+    parser.add_argument("--panel-width", type=int, metavar="PIXELS", help="width of an image in the pictures")
+    show = parser.add_mutually_exclusive_group()
+    show.add_argument("--show", action="store_true", help="also show each picture in a window; space goes on")
+    show.add_argument("--not-show", action="store_false", dest="show", help="only write the pictures (default)")
+    return parser.parse_args(argv)
+
+
+def build_dataset(cfg: Config, phase: str) -> Any:
+    """Build the data set of a phase, with boxes that fit its images."""
+    dataset = cfg[f"{phase}_dataloader"].dataset
+    if phase == "val":
+        leaf = dataset
+        while "dataset" in leaf:
+            leaf = leaf.dataset
+        leaf.pipeline = annotations_first(leaf.pipeline)
+    return DATASETS.build(dataset)
+
+
+def annotations_first(pipeline: Sequence[dict]) -> list[dict]:
+    """Load annotations right after the image.
+
+    Evaluation compares boxes in the original image, so mmdet's test pipelines load them after the image is resized.
+    """
+    annotations = [step for step in pipeline if step["type"] == "LoadAnnotations"]
+    others = [step for step in pipeline if step["type"] != "LoadAnnotations"]
+    return [others[0], *(annotations or [{"type": "LoadAnnotations", "with_bbox": True}]), *others[1:]]
+
+
+def build_model(cfg: Config, checkpoint: str | None, epoch: int | None) -> torch.nn.Module:
+    """Build the model in training mode, with the checkpoint's weights or random ones, as it is in that epoch."""
+    MMLogger.get_current_instance().setLevel("WARNING")  # mmengine tells how it initialises each parameter
+    model = MODELS.build(cfg.model)
+    meta = {}
+    if checkpoint is None:
+        for module in model.modules():  # random weights will do: download none
+            if "Pretrained" in str(getattr(module, "init_cfg", None)):
+                module.init_cfg = None
+        model.init_weights()
+    else:
+        meta = load_checkpoint(model, checkpoint, map_location="cpu").get("meta", {})
+    epoch = meta.get("epoch", 0) if epoch is None else epoch
+    hub = MessageHub.get_current_instance()  # where heads and augmentations look up how far training is
+    hub.update_info("epoch", epoch)
+    hub.update_info("iter", meta.get("iter", 0))
+    if hasattr(model, "set_epoch"):
+        model.set_epoch(epoch)
+    model.train()
+    for module in model.modules():  # one image is no batch to take statistics from
+        if isinstance(module, _BatchNorm):
+            module.eval()
+    return model.to(get_device())
+
+
+@torch.no_grad()
+def assignments(model: torch.nn.Module, item: dict) -> tuple[np.ndarray, Any, list[AssignmentRecord]]:
+    """Run one image through the training step.
+
+    Returns:
+        (H, W, 3) uint8 RGB image as the model saw it, its data sample, and what was assigned.
+    """
+    data = model.data_preprocessor(pseudo_collate([item]), training=True)
+    if not isinstance(data["inputs"], torch.Tensor):
+        raise cli.UserError("the config feeds its model several branches of images; give the config of one detector")
+    image = shown_image(model.data_preprocessor, data["inputs"][0])
+    sample = data["data_samples"][0]
+    with record_assignments(model) as records:
+        model.loss(data["inputs"], data["data_samples"])
+    return image, sample, records
+
+
+def shown_image(preprocessor: Any, pixels: torch.Tensor) -> np.ndarray:
+    """Undo normalisation and channel order of a (3, H, W) input; boxes fit it as it is, augmented and padded."""
+    if getattr(preprocessor, "_enable_normalize", False):
+        pixels = pixels * preprocessor.std + preprocessor.mean
+    image = pixels.clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+    return image if getattr(preprocessor, "_channel_conversion", False) else image[..., ::-1]  # files are read as BGR
+
+
+def with_objects(dataset: Any) -> Iterator[dict]:
+    """Yield the images that have an object."""
+    for index in range(len(dataset)):
+        item = dataset[index]
+        if item is not None and len(item["data_samples"].gt_instances):
+            yield item
+
+
+def by_assigner(records: Sequence[AssignmentRecord]) -> Iterator[list[AssignmentRecord]]:
+    """Group the records that belong in one picture: all calls of an assigner, such as those of DETR's layers."""
+    for where in dict.fromkeys(record.where for record in records):
+        drawable = [record for record in records if record.where == where and panels_of(record)]
+        if drawable:
+            yield drawable
+
+
+def browse(cfg: Config, args: argparse.Namespace) -> None:
+    """Draw and write the pictures."""
+    set_random_seed(0)  # the same command draws the same pictures
+    init_default_scope(cfg.get("default_scope", "mmdet"))
+    dataset = build_dataset(cfg, args.phase)
+    model = build_model(cfg, args.checkpoint, args.epoch)
+    classes = dataset.metainfo.get("classes") or ()
+    folder = Path(args.out_dir or Path(cfg.work_dir) / "assignments")
+    folder.mkdir(parents=True, exist_ok=True)
+    window = Visualizer() if args.show else None
+
+    written = 0
+    calls = 0
+    predicted = set()
+    for item in tqdm(
+        itertools.islice(with_objects(dataset), args.show_number),
+        total=min(args.show_number, len(dataset)),
+        desc="drawing assignments",
+        unit="image",
+    ):
+        image, sample, records = assignments(model, item)
+        calls += len(records)
+        names = [classes[label] if label < len(classes) else str(label) for label in sample.gt_instances.labels]
+        for group in by_assigner(records):
+            where = re.sub(r"[^\w.]", "", group[0].where)
+            figure = draw_assignments(image, group, names, args.panel_width)
+            figure.savefig(folder / f"{Path(sample.img_path).stem}.{where}.png")
+            written += 1
+            if any(record.reads_predictions for record in group):
+                predicted.add(f"{group[0].assigner} ({group[0].where})")
+            if window is not None:
+                window.show(render(figure), win_name=f"{sample.img_path} {where}")
+    if calls == 0:
+        raise cli.UserError(
+            f"{type(model).__name__} called no assigner, so there is nothing to draw: its head computes targets "
+            "itself, or no image has an object; choose another config, or --phase"
+        )
+    if not written:
+        raise cli.UserError(f"{type(model).__name__} assigns masks without boxes, which this tool can't draw")
+    print(f"{written} pictures in {folder}")
+    if predicted and args.checkpoint is None:
+        print(f"The weights are random, so what depends on predictions means nothing: {', '.join(sorted(predicted))}; "
+              "give a CHECKPOINT")  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draw as the command line says."""
+    with cli.user_errors():
+        args = parse_args(argv)
+        if args.show_number < 1:
+            raise cli.UserError(f"--show-number {args.show_number}: give the number of images, at least 1")
+        cfg = cli.load_config(args)
+        if args.checkpoint:
+            cli.check_file(args.checkpoint, "checkpoint", "check the path, or leave it out")
+        cli.check_data(cfg, [args.phase])
+        cli.check_assigners(cfg)
+        browse(cfg, args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,342 @@
+"""Pictures of one image's assignments: which prior or query belongs to which object.
+
+    figure = draw_assignments(image, records)  # the records of one assigner for one image
+    figure.savefig("assignments.png")          # or: pixels = render(figure)
+
+One panel per level (or per call, for queries) on the image, and a table of the objects.  An object has one colour in
+all of them.  Nothing here needs a display.
+"""
+
+import colorsys
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+
+from visdet_assigners.assignment import IGNORED
+from visdet_assigners.observe.priors import centers_and_sizes, grid_stride, infer_level_sizes
+from visdet_assigners.observe.tap import AssignmentRecord
+
+Array = NDArray[np.floating]
+
+# All lengths in this file are pixels of the figure: at 72 dots per inch a point of matplotlib is one pixel.
+_DPI = 72
+_MARGIN = 10
+_HEADER = 34  # strip with the title of the figure
+_TITLE = 22  # strip with the title of a panel
+_ROW = 17  # line of the table
+_FONT = 13
+_TEXT = (0.0, 0.0, 0.0)
+_GREY = (0.35, 0.35, 0.35)
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """What one panel shows.
+
+    Attributes:
+        title: level or call, with counts.
+        label: the title's shortest form, for the table.
+        centers: (P, 2) pixels, prior centres, or centres of the boxes that queries predict.
+        gt_index: (P,) as in the record.
+        stride: distance of neighbouring priors in pixels, where they are on a grid.
+        query_boxes: (P, 4) xyxy, for queries alone.
+    """
+
+    title: str
+    label: str
+    centers: Array
+    gt_index: NDArray[np.int64]
+    stride: float | None = None
+    query_boxes: Array | None = None
+
+
+def panels_of(record: AssignmentRecord) -> list[Panel]:
+    """Split a record into panels: one per level for priors, one for queries, none where there is nothing to place."""
+    gt_index = record.gt_index.cpu()
+    if record.priors is None:
+        if record.pred_boxes is None:
+            return []
+        boxes = record.pred_boxes.float().cpu().numpy()
+        matched = int((gt_index >= 0).sum())
+        name = f"call {record.call + 1}"
+        title = f"{name}: {matched} of {len(boxes)} queries matched"
+        centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+        return [Panel(title, name, centers, gt_index.numpy(), query_boxes=boxes)]
+
+    priors = record.priors.float().cpu()
+    level_sizes = record.level_sizes
+    if level_sizes is None or sum(level_sizes) != len(priors):
+        level_sizes = infer_level_sizes(priors)
+    if level_sizes is None:
+        centers, _ = centers_and_sizes(priors)
+        title = f"{len(priors)} proposals: {_counts(gt_index.numpy())}"
+        return [Panel(title, "proposals", centers.numpy(), gt_index.numpy())]
+    panels = []
+    all_centers, _ = centers_and_sizes(priors)
+    for number, (centers, index) in enumerate(zip(all_centers.split(level_sizes), gt_index.split(level_sizes))):
+        stride = grid_stride(centers)
+        name = f"level {number}" if stride is None else f"stride {stride:g}"
+        panels.append(Panel(f"{name}: {_counts(index.numpy())}", name, centers.numpy(), index.numpy(), stride))
+    return panels
+
+
+def positive_dots(panel: Panel) -> tuple[Array, NDArray[np.int64], NDArray[np.int64]]:
+    """Group positives by place and object.
+
+    Returns:
+        (D, 2) centres, (D,) objects and (D,) how many positives the dot stands for: several anchors share a location.
+    """
+    positive = panel.gt_index >= 0
+    claims = np.column_stack([panel.centers[positive].round(2), panel.gt_index[positive]])  # (P, 3)
+    dots, counts = np.unique(claims, axis=0, return_counts=True)
+    return dots[:, :2], dots[:, 2].astype(np.int64), counts
+
+
+def object_colors(count: int) -> list[tuple[float, float, float]]:
+    """Colours that stay apart for neighbouring numbers, and dark enough to be read on white.
+
+    Hues are a golden section apart; full colours and dull ones take turns.
+    """
+    colors = []
+    for number in range(count):
+        red, green, blue = colorsys.hsv_to_rgb((0.98 + 0.618 * number) % 1, (1.0, 0.75)[number // 5 % 2], 1.0)
+        luminance = 0.3 * red + 0.59 * green + 0.11 * blue
+        darker = min(1.0, (0.5, 0.38)[number // 5 % 2] / luminance)
+        colors.append((darker * red, darker * green, darker * blue))
+    return colors
+
+
+def draw_assignments(
+    image: NDArray[np.uint8],
+    records: Sequence[AssignmentRecord],
+    names: Sequence[str] | None = None,
+    panel_width: int | None = None,
+) -> Figure:
+    """Draw the calls of one assigner for one image.
+
+    Dots are positives in the colour of their object, larger where several anchors of one location are positive; grey
+    crosses are ignored priors, the finest dots all the others.  Boxes are dashed in panels where the object has no
+    positive.  For queries, a line goes from the centre of the predicted box to the centre of its object.
+
+    Args:
+        image: (H, W, 3) RGB, the image that the boxes refer to.
+        records: one for a dense head; one per decoder layer for a DETR-like head.
+        names: class name of each object; without it the labels are shown as numbers.
+        panel_width: width of the image in each panel, in pixels; by default twice the image's, between 480 and 800.
+
+    Returns:
+        Figure with one axes per panel, in order, and the table last.  Panel axes are in image pixels.
+
+    Raises:
+        ValueError: there is no record, or none of them has priors or boxes.
+    """
+    panels = [panel for record in records for panel in panels_of(record)]
+    if not panels:
+        raise ValueError("draw_assignments: no record has priors or predicted boxes, so there is nothing to place")
+    height, width = image.shape[:2]
+    panel_width = panel_width or min(max(2 * width, 480), 800)
+    panel_height = round(panel_width * height / width)
+    columns = math.ceil(math.sqrt(len(panels) + 1))
+    rows = math.ceil((len(panels) + 1) / columns)
+    cell_height = panel_height + _TITLE + _MARGIN
+    figure_size = (columns * (panel_width + _MARGIN) + _MARGIN, rows * cell_height + _HEADER + _MARGIN)
+    figure = Figure(figsize=(figure_size[0] / _DPI, figure_size[1] / _DPI), dpi=_DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    figure.text(
+        _MARGIN / figure_size[0], 1 - _HEADER / 2 / figure_size[1], _headline(records), fontsize=_FONT + 4, va="center"
+    )
+
+    colors = object_colors(records[0].num_objects)
+    for number in range(len(panels) + 1):
+        left = _MARGIN + number % columns * (panel_width + _MARGIN)
+        top = _HEADER + _TITLE + number // columns * cell_height
+        bottom = figure_size[1] - top - panel_height
+        axes = figure.add_axes(
+            (
+                left / figure_size[0],
+                bottom / figure_size[1],
+                panel_width / figure_size[0],
+                panel_height / figure_size[1],
+            )
+        )
+        if number < len(panels):
+            _draw_panel(axes, image, panels[number], records[0], colors, panel_width / width)
+        else:
+            _draw_table(axes, object_table(records[0], panels, names), colors, panel_width, panel_height)
+    return figure
+
+
+def render(figure: Figure) -> NDArray[np.uint8]:
+    """Return the figure as an (H, W, 3) RGB image."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def object_table(
+    record: AssignmentRecord, panels: Sequence[Panel], names: Sequence[str] | None = None
+) -> list[list[str]]:
+    """Build the table of the objects: a row of headings, then a row for each object.
+
+    Columns are number, class, size in pixels, one for each panel, and the sum.  A panel's column holds how many priors
+    the object got there, or which query.
+    """
+    if names is None or len(names) != record.num_objects:
+        labels = record.gt_labels
+        names = ["object"] * record.num_objects if labels is None else [f"class {label}" for label in labels.tolist()]
+    is_query = panels[0].query_boxes is not None
+    rows = [["#", "class", "size", *(panel.label for panel in panels), "all"]]
+    boxes = _boxes(record)
+    for number, name in enumerate(names):
+        width, height = boxes[number, 2:] - boxes[number, :2] if len(boxes) else (math.nan, math.nan)
+        mine = [np.flatnonzero(panel.gt_index == number) for panel in panels]
+        cells = [",".join(map(str, index)) if is_query else str(len(index)) for index in mine]
+        cells = ["." if not len(index) else cell for index, cell in zip(mine, cells)]
+        rows.append([str(number), name, f"{width:.0f}x{height:.0f}", *cells, str(sum(map(len, mine)))])
+    return rows
+
+
+def _boxes(record: AssignmentRecord) -> Array:
+    return np.zeros((0, 4)) if record.gt_boxes is None else record.gt_boxes.float().cpu().numpy()
+
+
+def _counts(gt_index: NDArray[np.int64]) -> str:
+    ignored = int((gt_index == IGNORED).sum())
+    return f"{(gt_index >= 0).sum()} positives" + (f", {ignored} ignored" if ignored else "")
+
+
+def _headline(records: Sequence[AssignmentRecord]) -> str:
+    record = records[0]
+    per_object = record.positives_per_object()
+    text = f"{record.assigner} ({record.where}): {int(per_object.sum())} positives, {len(per_object)} objects"
+    missed = int((per_object == 0).sum())
+    return text + (f", {missed} without any positive" if missed else "")
+
+
+def _draw_panel(
+    axes: Axes,
+    image: NDArray[np.uint8],
+    panel: Panel,
+    record: AssignmentRecord,
+    colors: Sequence[tuple[float, float, float]],
+    scale: float,
+) -> None:
+    """Draw image, ignore regions, objects and dots; ``scale`` is figure pixels per image pixel."""
+    height, width = image.shape[:2]
+    axes.set_title(panel.title, fontsize=_FONT, loc="left", pad=5)
+    axes.imshow(_faded(image), extent=(0, width, height, 0), interpolation="antialiased")
+    axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+    if record.ignored_boxes is not None:
+        for x1, y1, x2, y2 in record.ignored_boxes.float().cpu().tolist():
+            axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, hatch="//", edgecolor=_GREY, linewidth=1))
+    present = set(panel.gt_index.tolist())
+    for number, (x1, y1, x2, y2) in enumerate(_boxes(record).tolist()):
+        style = ("-", 2.0) if number in present else ("--", 1.0)
+        outline = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colors[number])
+        outline.set_linestyle(style[0])
+        outline.set_linewidth(style[1])
+        axes.add_patch(outline)
+        inside = y1 * scale < _FONT  # no room above the box
+        label = axes.text(max(x1, 0), max(y1, 0), str(number), color=colors[number], fontsize=_FONT - 1)
+        label.set_verticalalignment("top" if inside else "bottom")
+        label.set_path_effects([withStroke(linewidth=2, foreground="white")])
+        label.set_clip_on(True)
+    if panel.query_boxes is None:
+        _draw_priors(axes, panel, colors, scale)
+    else:
+        _draw_queries(axes, panel, panel.query_boxes, _boxes(record), colors)
+
+
+def _draw_priors(axes: Axes, panel: Panel, colors: Sequence[tuple[float, float, float]], scale: float) -> None:
+    """Draw prior centres: all, ignored, positive."""
+    size = 8.0 if panel.stride is None else min(max(0.5 * panel.stride * scale, 4.0), 12.0)  # diameter
+    others = np.unique(panel.centers[panel.gt_index < 0].round(2), axis=0)
+    axes.scatter(*others.T, s=(0.25 * size) ** 2, color="black", alpha=0.6, linewidths=0, zorder=2)
+    ignored = np.unique(panel.centers[panel.gt_index == IGNORED].round(2), axis=0)
+    axes.scatter(*ignored.T, s=(0.8 * size) ** 2, marker="x", color=_GREY, linewidths=1, zorder=3)
+    centers, objects, counts = positive_dots(panel)
+    if not len(centers):
+        return
+    areas = size**2 * np.sqrt(counts)
+    # Two objects may claim anchors of one location: the later dot is smaller, so that both are seen.
+    _, place, claims = np.unique(centers, axis=0, return_inverse=True, return_counts=True)
+    order = np.lexsort((objects, -areas))
+    seen = np.zeros(len(claims), dtype=np.int64)
+    for dot in order:
+        here = place.reshape(-1)[dot]
+        areas[dot] *= 0.4 ** seen[here]
+        seen[here] += 1
+    axes.scatter(
+        *centers[order].T,
+        s=areas[order],
+        c=[colors[number] for number in objects[order]],
+        edgecolors="white",
+        linewidths=0.7,
+        zorder=4,
+    )
+
+
+def _draw_queries(
+    axes: Axes,
+    panel: Panel,
+    query_boxes: Array,
+    gt_boxes: Array,
+    colors: Sequence[tuple[float, float, float]],
+) -> None:
+    """Draw predicted centres, and for matched queries their box and a line to the object."""
+    axes.scatter(*panel.centers[panel.gt_index < 0].T, s=12, color=_GREY, linewidths=0, zorder=3)
+    for query in np.flatnonzero(panel.gt_index >= 0):
+        number = int(panel.gt_index[query])
+        color = colors[number]
+        x1, y1, x2, y2 = query_boxes[query]
+        axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, linewidth=1, linestyle=":"))
+        axes.scatter(*panel.centers[query], s=64, color=[color], edgecolors="white", linewidths=0.7, zorder=5)
+        if len(gt_boxes):
+            target = (gt_boxes[number, :2] + gt_boxes[number, 2:]) / 2
+            axes.plot(*zip(panel.centers[query], target), color=color, linewidth=1.5, zorder=4)
+            axes.scatter(*target, s=30, marker="s", color=[color], edgecolors="white", linewidths=0.7, zorder=5)
+
+
+def _draw_table(
+    axes: Axes,
+    rows: Sequence[Sequence[str]],
+    colors: Sequence[tuple[float, float, float]],
+    width: int,
+    height: int,
+) -> None:
+    """Write the table of objects, a line each; where they don't fit, those with the fewest positives."""
+    axes.set_axis_off()
+    axes.set(xlim=(0, 1), ylim=(height, 0))
+    head, *objects = rows
+    capacity = height // _ROW - 2
+    numbers = list(range(len(objects)))
+    if len(objects) > capacity:
+        numbers = sorted(sorted(numbers, key=lambda number: int(objects[number][-1]))[:capacity])
+        note = f"{len(objects)} objects; these {len(numbers)} have the fewest positives"
+        axes.text(0, (len(numbers) + 1.5) * _ROW, note, fontsize=_FONT, va="center")
+    widths = [max(len(cell) for cell in column) for column in zip(*rows)]
+    # A letter of the monospaced font is 0.6 of its height.
+    font = min(_FONT, width / (0.6 * (sum(widths) + 2 * len(widths))))
+    for line, (cells, color) in enumerate(
+        [(head, _TEXT), *((objects[number], colors[number]) for number in numbers)],
+    ):
+        # Number and class read from the left, figures from the right.
+        text = "  ".join(
+            cell.ljust(letters) if column == 1 else cell.rjust(letters)
+            for column, (cell, letters) in enumerate(zip(cells, widths))
+        )
+        axes.text(0, (line + 0.5) * _ROW, text, color=color, fontsize=font, family="monospace", va="center")
+
+
+def _faded(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Take out most of the colour and contrast, so that the dots stand out."""
+    grey = image.mean(axis=2, keepdims=True)
+    return (0.5 * (0.4 * image + 0.6 * grey) + 127).astype(np.uint8)

@@ -1,0 +1,78 @@
+"""Read the grid out of a list of priors: centres, levels and strides.
+
+Assigners get the priors of all levels in one tensor, as boxes or as points, and often without the level sizes.
+"""
+
+import torch
+from torch import Tensor
+
+# Anchors on a grid have at most a few dozen shapes; proposals have about as many as there are boxes.
+_PRIORS_PER_SHAPE = 4
+# Anchor sizes are equal up to float32 rounding at coordinates of some thousand pixels.
+_SIZE_STEP = 0.1
+
+
+def are_points(priors: Tensor) -> bool:
+    """Whether priors are points with strides, (x, y, stride) or (x, y, stride, stride), rather than xyxy boxes.
+
+    Four columns are ambiguous in themselves: a grid of points, read as boxes, has inverted ones and a square corner.
+    """
+    if priors.shape[-1] == 3:
+        return True
+    x1, y1, x2, y2 = priors[:, :4].unbind(1)
+    return bool((x2 == y2).all() and ((x2 < x1) | (y2 < y1)).any())
+
+
+def centers_and_sizes(priors: Tensor) -> tuple[Tensor, Tensor]:
+    """Centres (N, 2) and sizes (N, 2) of boxes; of points, the points themselves and their strides."""
+    if are_points(priors):
+        return priors[:, :2], priors[:, [2, -1]]
+    return (priors[:, :2] + priors[:, 2:4]) / 2, priors[:, 2:4] - priors[:, :2]
+
+
+def infer_level_sizes(priors: Tensor) -> tuple[int, ...] | None:
+    """Split priors on grids into their levels: shapes that alternate belong to one level.
+
+    Priors may be missing (heads drop those outside the image).  Shapes that occur once and follow each other make one
+    level: several anchors at one location.
+
+    Args:
+        priors: (N, 4) boxes, or (N, 3) or (N, 4) points with strides, levels one after another; N may be 0.
+
+    Returns:
+        Priors in each level, which sums to N, or None for priors that are on no grid, such as proposals.
+    """
+    num_priors = len(priors)
+    if num_priors == 0:
+        return ()
+    sizes = (centers_and_sizes(priors)[1] / _SIZE_STEP).round()
+    shapes, shape_of = torch.unique(sizes, dim=0, return_inverse=True)  # (S, 2), (N,)
+    if len(shapes) * _PRIORS_PER_SHAPE > num_priors:
+        return None
+    position = torch.arange(num_priors, device=priors.device)
+    first = position.new_full((len(shapes),), num_priors).scatter_reduce(0, shape_of, position, "amin")
+    last = position.new_zeros(len(shapes)).scatter_reduce(0, shape_of, position, "amax")
+    ends: list[int] = []  # last prior of each level
+    one_location = False  # the level at hand has seen every shape once
+    for begin, end in sorted(zip(first.tolist(), last.tolist())):
+        single = begin == end
+        if ends and (begin <= ends[-1] or (single and one_location)):
+            ends[-1] = max(ends[-1], end)
+            one_location &= single
+        else:
+            ends.append(end)
+            one_location = single
+    return tuple(end - begin for begin, end in zip([-1, *ends], ends))
+
+
+def grid_stride(centers: Tensor) -> float | None:
+    """Distance of neighbouring columns (or rows, in a grid of one column) of a level; None for a single location.
+
+    Args:
+        centers: (N, 2) pixels.
+    """
+    for axis in (0, 1):
+        steps = torch.unique(centers[:, axis].round(decimals=1)).diff()
+        if len(steps):
+            return float(steps.min())
+    return None
