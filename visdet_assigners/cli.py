@@ -181,7 +181,7 @@ def set_data_root(cfg: Config, root: str | None) -> None:
         elif isinstance(value, (list, tuple)):
             return type(value)(moved(item) for item in value)
         elif isinstance(value, str) and os.path.join(value, "").startswith(prefix):
-            return os.path.join(root, value[len(prefix) :])
+            return os.path.join(root, value[len(prefix) :]) if value[len(prefix) :] else root
         return value
 
     for key, value in list(cfg.items()):
