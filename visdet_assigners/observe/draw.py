@@ -8,6 +8,7 @@ all of them.  Nothing here needs a display.
 """
 
 import colorsys
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +35,15 @@ _TITLE = 22  # strip with the title of a panel
 _ROW = 17  # line of the table
 _FONT = 13
 _TEXT = (0.0, 0.0, 0.0)
+_KEY = (  # for priors
+    "dots: positives, large where anchors share a place",
+    "crosses: ignored; fine dots: all other priors",
+    "dashed: no positive in this panel",
+)
+_QUERY_KEY = (
+    "lines: from the predicted box (dotted) to its object",
+    "grey dots: unmatched queries",
+)
 _GREY = (0.35, 0.35, 0.35)
 
 
@@ -144,8 +154,7 @@ def draw_assignments(
     height, width = image.shape[:2]
     panel_width = panel_width or min(max(2 * width, 480), 800)
     panel_height = round(panel_width * height / width)
-    columns = math.ceil(math.sqrt(len(panels) + 1))
-    rows = math.ceil((len(panels) + 1) / columns)
+    columns, rows = _layout(len(panels) + 1)
     cell_height = panel_height + _TITLE + _MARGIN
     figure_size = (columns * (panel_width + _MARGIN) + _MARGIN, rows * cell_height + _HEADER + _MARGIN)
     figure = Figure(figsize=(figure_size[0] / _DPI, figure_size[1] / _DPI), dpi=_DPI, facecolor="white")
@@ -186,22 +195,30 @@ def object_table(
 ) -> list[list[str]]:
     """Build the table of the objects: a row of headings, then a row for each object.
 
-    Columns are number, class, size in pixels, one for each panel, and the sum.  A panel's column holds how many priors
-    the object got there, or which query.
+    Columns are number, class, size in pixels, and one for each panel: how many priors the object got there, and at last
+    their sum; or which query, and at last how often it changed from call to call.
     """
     if names is None or len(names) != record.num_objects:
         labels = record.gt_labels
         names = ["object"] * record.num_objects if labels is None else [f"class {label}" for label in labels.tolist()]
     is_query = panels[0].query_boxes is not None
-    rows = [["#", "class", "size", *(panel.label for panel in panels), "all"]]
+    rows = [["#", "class", "size", *(panel.label for panel in panels), "changes" if is_query else "all"]]
     boxes = _boxes(record)
     for number, name in enumerate(names):
         width, height = boxes[number, 2:] - boxes[number, :2] if len(boxes) else (math.nan, math.nan)
         mine = [np.flatnonzero(panel.gt_index == number) for panel in panels]
         cells = [",".join(map(str, index)) if is_query else str(len(index)) for index in mine]
-        cells = ["." if not len(index) else cell for index, cell in zip(mine, cells)]
-        rows.append([str(number), name, f"{width:.0f}x{height:.0f}", *cells, str(sum(map(len, mine)))])
+        cells = [cell if len(index) else "." for index, cell in zip(mine, cells)]
+        summary = sum(now != last for last, now in itertools.pairwise(cells)) if is_query else sum(map(len, mine))
+        rows.append([str(number), name, f"{width:.0f}x{height:.0f}", *cells, str(summary)])
     return rows
+
+
+def _layout(cells: int) -> tuple[int, int]:
+    """Columns and rows: about as many of either, with few places left empty."""
+    fewest = math.ceil(math.sqrt(cells))
+    columns = min(fewest, fewest + 1, key=lambda columns: -cells % columns)
+    return columns, math.ceil(cells / columns)
 
 
 def _boxes(record: AssignmentRecord) -> Array:
@@ -239,13 +256,13 @@ def _draw_panel(
             axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, hatch="//", edgecolor=_GREY, linewidth=1))
     present = set(panel.gt_index.tolist())
     for number, (x1, y1, x2, y2) in enumerate(_boxes(record).tolist()):
-        style = ("-", 2.0) if number in present else ("--", 1.0)
         outline = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colors[number])
-        outline.set_linestyle(style[0])
-        outline.set_linewidth(style[1])
+        outline.set_linestyle("-" if number in present else "--")
+        outline.set_linewidth(2 if number in present else 1)
         axes.add_patch(outline)
         inside = y1 * scale < _FONT  # no room above the box
-        label = axes.text(max(x1, 0), max(y1, 0), str(number), color=colors[number], fontsize=_FONT - 1)
+        top = max(y1, 0) + 2 / scale if inside else y1
+        label = axes.text(max(x1, 0) + 2 / scale, top, str(number), color=colors[number], fontsize=_FONT - 1)
         label.set_verticalalignment("top" if inside else "bottom")
         label.set_path_effects([withStroke(linewidth=2, foreground="white")])
         label.set_clip_on(True)
@@ -259,9 +276,9 @@ def _draw_priors(axes: Axes, panel: Panel, colors: Sequence[tuple[float, float, 
     """Draw prior centres: all, ignored, positive."""
     size = 8.0 if panel.stride is None else min(max(0.5 * panel.stride * scale, 4.0), 12.0)  # diameter
     others = np.unique(panel.centers[panel.gt_index < 0].round(2), axis=0)
-    axes.scatter(*others.T, s=(0.25 * size) ** 2, color="black", alpha=0.6, linewidths=0, zorder=2)
+    axes.scatter(others[:, 0], others[:, 1], s=(0.25 * size) ** 2, color="black", alpha=0.6, linewidths=0, zorder=2)
     ignored = np.unique(panel.centers[panel.gt_index == IGNORED].round(2), axis=0)
-    axes.scatter(*ignored.T, s=(0.8 * size) ** 2, marker="x", color=_GREY, linewidths=1, zorder=3)
+    axes.scatter(ignored[:, 0], ignored[:, 1], s=(0.8 * size) ** 2, marker="x", color=_GREY, linewidths=1, zorder=3)
     centers, objects, counts = positive_dots(panel)
     if not len(centers):
         return
@@ -275,7 +292,8 @@ def _draw_priors(axes: Axes, panel: Panel, colors: Sequence[tuple[float, float, 
         areas[dot] *= 0.4 ** seen[here]
         seen[here] += 1
     axes.scatter(
-        *centers[order].T,
+        centers[order, 0],
+        centers[order, 1],
         s=areas[order],
         c=[colors[number] for number in objects[order]],
         edgecolors="white",
@@ -292,17 +310,21 @@ def _draw_queries(
     colors: Sequence[tuple[float, float, float]],
 ) -> None:
     """Draw predicted centres, and for matched queries their box and a line to the object."""
-    axes.scatter(*panel.centers[panel.gt_index < 0].T, s=12, color=_GREY, linewidths=0, zorder=3)
+    free = panel.centers[panel.gt_index < 0]
+    axes.scatter(free[:, 0], free[:, 1], s=12, color=_GREY, linewidths=0, zorder=3)
     for query in np.flatnonzero(panel.gt_index >= 0):
         number = int(panel.gt_index[query])
         color = colors[number]
         x1, y1, x2, y2 = query_boxes[query]
         axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, linewidth=1, linestyle=":"))
-        axes.scatter(*panel.centers[query], s=64, color=[color], edgecolors="white", linewidths=0.7, zorder=5)
+        x, y = panel.centers[query]
+        axes.scatter(x, y, s=64, color=[color], edgecolors="white", linewidths=0.7, zorder=5)
         if len(gt_boxes):
-            target = (gt_boxes[number, :2] + gt_boxes[number, 2:]) / 2
-            axes.plot(*zip(panel.centers[query], target), color=color, linewidth=1.5, zorder=4)
-            axes.scatter(*target, s=30, marker="s", color=[color], edgecolors="white", linewidths=0.7, zorder=5)
+            target_x, target_y = (gt_boxes[number, :2] + gt_boxes[number, 2:]) / 2
+            axes.plot([x, target_x], [y, target_y], color=color, linewidth=1.5, zorder=4)
+            axes.scatter(
+                target_x, target_y, s=30, marker="s", color=[color], edgecolors="white", linewidths=0.7, zorder=5
+            )
 
 
 def _draw_table(
@@ -312,28 +334,31 @@ def _draw_table(
     width: int,
     height: int,
 ) -> None:
-    """Write the table of objects, a line each; where they don't fit, those with the fewest positives."""
+    """Write the table of objects, a line each, and the key; too many objects leave those that most want a look."""
     axes.set_axis_off()
     axes.set(xlim=(0, 1), ylim=(height, 0))
     head, *objects = rows
-    capacity = height // _ROW - 2
+    is_query = head[-1] == "changes"
+    key = list(_QUERY_KEY if is_query else _KEY)
     numbers = list(range(len(objects)))
+    capacity = height // _ROW - len(key) - 3
     if len(objects) > capacity:
-        numbers = sorted(sorted(numbers, key=lambda number: int(objects[number][-1]))[:capacity])
-        note = f"{len(objects)} objects; these {len(numbers)} have the fewest positives"
-        axes.text(0, (len(numbers) + 1.5) * _ROW, note, fontsize=_FONT, va="center")
+        sign, which = (-1, "most changes") if is_query else (1, "fewest positives")
+        numbers = sorted(sorted(numbers, key=lambda number: sign * int(objects[number][-1]))[:capacity])
+        key.insert(0, f"{len(objects)} objects; these {len(numbers)} have the {which}")
     widths = [max(len(cell) for cell in column) for column in zip(*rows)]
     # A letter of the monospaced font is 0.6 of its height.
     font = min(_FONT, width / (0.6 * (sum(widths) + 2 * len(widths))))
-    for line, (cells, color) in enumerate(
-        [(head, _TEXT), *((objects[number], colors[number]) for number in numbers)],
-    ):
-        # Number and class read from the left, figures from the right.
+    lines = [(head, _TEXT), *((objects[number], colors[number]) for number in numbers)]
+    for line, (cells, color) in enumerate(lines):
+        # Classes read from the left, figures from the right.
         text = "  ".join(
             cell.ljust(letters) if column == 1 else cell.rjust(letters)
             for column, (cell, letters) in enumerate(zip(cells, widths))
         )
         axes.text(0, (line + 0.5) * _ROW, text, color=color, fontsize=font, family="monospace", va="center")
+    for line, text in enumerate(key, start=len(lines) + 1):
+        axes.text(0, (line + 0.5) * _ROW, text, color=_GREY, fontsize=_FONT, va="center")
 
 
 def _faded(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -10,6 +10,9 @@ from torch import Tensor
 _PRIORS_PER_SHAPE = 4
 # Anchor sizes are equal up to float32 rounding at coordinates of some thousand pixels.
 _SIZE_STEP = 0.1
+# Strides of detectors start at 4; closer centres are those of proposals.
+_SMALLEST_STRIDE = 1.0
+_STRIDE_TOLERANCE = 0.01  # of a stride
 
 
 def are_points(priors: Tensor) -> bool:
@@ -62,7 +65,9 @@ def infer_level_sizes(priors: Tensor) -> tuple[int, ...] | None:
         else:
             ends.append(end)
             one_location = single
-    return tuple(end - begin for begin, end in zip([-1, *ends], ends))
+    level_sizes = tuple(end - begin for begin, end in zip([-1, *ends], ends))
+    levels = centers_and_sizes(priors)[0].split(level_sizes)
+    return level_sizes if all(_is_grid(centers) for centers in levels) else None
 
 
 def grid_stride(centers: Tensor) -> float | None:
@@ -71,8 +76,21 @@ def grid_stride(centers: Tensor) -> float | None:
     Args:
         centers: (N, 2) pixels.
     """
-    for axis in (0, 1):
-        steps = torch.unique(centers[:, axis].round(decimals=1)).diff()
-        if len(steps):
-            return float(steps.min())
-    return None
+    return _step(centers[:, 0]) or _step(centers[:, 1])
+
+
+def _step(coordinates: Tensor) -> float | None:
+    """Smallest distance between coordinates, to a tenth of a pixel; None where all are equal."""
+    steps = torch.unique(coordinates.round(decimals=1)).diff()
+    return round(float(steps.min()), 1) if len(steps) else None
+
+
+def _is_grid(centers: Tensor) -> bool:
+    for coordinates in centers.unbind(1):
+        step = _step(coordinates)
+        if step is None:
+            continue
+        cells = (coordinates - coordinates.min()) / step
+        if step < _SMALLEST_STRIDE or bool(((cells - cells.round()).abs() > _STRIDE_TOLERANCE).any()):
+            return False
+    return True
