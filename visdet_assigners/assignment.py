@@ -49,6 +49,9 @@ class AssignResult:
         (tensor([1, 2, 0, 2]), tensor([ 3,  5, -1,  5]))
     """
 
+    assign_metrics: Tensor
+    """Alignment of each match; a plain attribute, set by the task-aligned assigners alone (TOOD's head reads it)."""
+
     def __init__(self, num_gts: int, gt_inds: Tensor, max_overlaps: Tensor | None, labels: Tensor | None) -> None:
         self.num_gts = num_gts
         self.gt_inds = gt_inds

@@ -51,14 +51,15 @@ class BboxOverlaps2D:
         Returns:
             (A, B), or (A,) if aligned.  With ``dtype='fp16'`` half precision on a device, float32 on CPU.
         """
-        sides = []
-        for name, boxes in (("bboxes1", as_tensor(bboxes1)), ("bboxes2", as_tensor(bboxes2))):
-            if boxes.shape[-1] not in (4, 5) and boxes.numel():
-                raise ValueError(f"BboxOverlaps2D: {name} has {boxes.shape[-1]} columns; 4 (xyxy) or 5 are expected")
-            boxes = boxes[..., :4] if boxes.ndim > 1 else boxes.reshape(0, 4)
-            sides.append((boxes / self.scale).half() if self.dtype == "fp16" else boxes)
-        overlaps = box_overlaps(*sides, mode=mode, aligned=is_aligned)
+        overlaps = box_overlaps(self._prepare(bboxes1), self._prepare(bboxes2), mode, is_aligned)
         return overlaps.float() if self.dtype == "fp16" and overlaps.device.type == "cpu" else overlaps
+
+    def _prepare(self, boxes: Tensor) -> Tensor:
+        boxes = as_tensor(boxes)
+        if boxes.shape[-1] not in (4, 5) and boxes.numel():
+            raise ValueError(f"BboxOverlaps2D: boxes have {boxes.shape[-1]} columns; 4 (xyxy) or 5 are expected")
+        boxes = boxes[..., :4] if boxes.ndim > 1 else boxes.reshape(0, 4)
+        return (boxes / self.scale).half() if self.dtype == "fp16" else boxes
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(scale={self.scale}, dtype={self.dtype})"

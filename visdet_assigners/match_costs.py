@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from visdet_assigners.functional import costs
-from visdet_assigners.functional.tensors import as_float32, as_tensor
+from visdet_assigners.functional.tensors import as_float32, as_tensor, label_fault
 from visdet_assigners.registry import register
 
 
@@ -56,6 +56,15 @@ class BaseMatchCost(ABC):
             raise ValueError(f"{type(self).__name__}: {owner} has no {name!r}, which this cost needs")
         return as_float32(as_tensor(value))
 
+    def read_classes(self, pred_instances: Any, gt_instances: Any) -> tuple[Tensor, Tensor]:
+        """Scores (N, C) and labels (M,), the labels checked on CPU."""
+        scores = self.read(pred_instances, "pred_instances", "scores")
+        labels = self.read(gt_instances, "gt_instances", "labels")
+        fault = label_fault(labels, scores.shape[-1])
+        if fault:
+            raise ValueError(f"{type(self).__name__}: {fault}")
+        return scores, labels
+
 
 @register
 class ClassificationCost(BaseMatchCost):
@@ -63,8 +72,7 @@ class ClassificationCost(BaseMatchCost):
 
     def cost(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
         """Unweighted cost, (N, M)."""
-        scores = self.read(pred_instances, "pred_instances", "scores")
-        return costs.softmax_cost(scores, self.read(gt_instances, "gt_instances", "labels"))
+        return costs.softmax_cost(*self.read_classes(pred_instances, gt_instances))
 
 
 @register
@@ -103,8 +111,7 @@ class FocalLossCost(BaseMatchCost):
             targets = self.read(gt_instances, "gt_instances", "masks")
             pixels = masks[0].numel()
             return costs.binary_focal_cost(masks, targets, self.alpha, self.gamma, self.eps) / pixels
-        scores = self.read(pred_instances, "pred_instances", "scores")
-        labels = self.read(gt_instances, "gt_instances", "labels")
+        scores, labels = self.read_classes(pred_instances, gt_instances)
         return costs.focal_cost(scores, labels, self.alpha, self.gamma, self.eps)
 
 

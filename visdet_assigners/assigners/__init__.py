@@ -3,6 +3,7 @@
 from visdet_assigners.assigners.atss import ATSSAssigner, atss, ddod_quality
 from visdet_assigners.assigners.base import BaseAssigner
 from visdet_assigners.assigners.hungarian import HungarianAssigner, hungarian
+from visdet_assigners.assigners.mask_hungarian import MaskHungarianAssigner
 from visdet_assigners.assigners.max_iou import MaxIoUAssigner, match_by_iou, max_iou
 from visdet_assigners.assigners.sim_ota import SimOTAAssigner, sim_ota
 from visdet_assigners.assigners.task_aligned import TaskAlignedAssigner, task_aligned
@@ -13,6 +14,7 @@ __all__ = [
     "BaseAssigner",
     "BaseMatchCost",
     "HungarianAssigner",
+    "MaskHungarianAssigner",
     "MaxIoUAssigner",
     "SimOTAAssigner",
     "TaskAlignedAssigner",

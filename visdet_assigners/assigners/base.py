@@ -6,11 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-import torch
 from torch import Tensor
 
 from visdet_assigners.assignment import AssignResult
-from visdet_assigners.functional.tensors import as_float32, as_tensor
+from visdet_assigners.functional.tensors import as_float32, as_tensor, finite_fault, label_fault
 from visdet_assigners.iou_calculators import BboxOverlaps2D, IoUCalculator
 from visdet_assigners.registry import build
 
@@ -56,15 +55,9 @@ class BaseAssigner(ABC):
 
     def check_finite(self, value: Tensor, name: str, img_meta: Mapping[str, Any] | None = None) -> None:
         """Raise if a floating tensor on CPU has NaN or infinite entries, naming the first."""
-        if value.device.type != "cpu" or not value.is_floating_point() or torch.isfinite(value.sum()):
-            return
-        bad = (~torch.isfinite(value)).nonzero()  # a sum of finite entries may overflow, hence the second look
-        if len(bad):
-            index = bad[0].tolist()
-            self.fail(
-                f"{name}{index} is {value[tuple(index)].item()}; {len(bad)} of {value.numel()} entries are not finite",
-                img_meta,
-            )
+        fault = finite_fault(value)
+        if fault:
+            self.fail(f"{name}{fault}", img_meta)
 
     def read_ground_truths(self, gt_instances: Any) -> tuple[Tensor, Tensor]:
         """Boxes (M, 4) xyxy and labels (M,) of the ground truths; M may be 0."""
@@ -87,11 +80,9 @@ class BaseAssigner(ABC):
 
     def check_labels(self, labels: Tensor, num_classes: int) -> None:
         """Raise if a label on CPU is no class of the scores."""
-        if labels.device.type == "cpu" and len(labels):
-            low, high = int(labels.min()), int(labels.max())
-            if low < 0 or high >= num_classes:
-                wrong = low if low < 0 else high
-                self.fail(f"gt_instances.labels holds {wrong} but scores have {num_classes} classes; check num_classes")
+        fault = label_fault(labels, num_classes)
+        if fault:
+            self.fail(fault)
 
     def check_lengths(self, **tensors: Tensor) -> None:
         """Raise if fields of the predictions have different numbers of rows."""

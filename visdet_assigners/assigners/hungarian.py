@@ -85,6 +85,10 @@ class HungarianAssigner(BaseAssigner):
             ]
         self.match_costs = [build(cost) for cost in match_costs]
 
+    def costs_for(self, pred_instances: Any) -> list[Any]:
+        """The costs that count for these predictions; subclasses may leave some out."""
+        return self.match_costs
+
     @torch.no_grad()
     def assign(
         self,
@@ -109,8 +113,8 @@ class HungarianAssigner(BaseAssigner):
             AssignResult with ``max_overlaps`` None.
 
         Raises:
-            ValueError: a field is missing, a label is no class, or a cost is not finite: named with the cost and, where
-                ``img_meta`` tells, the image.
+            ValueError: a field is missing, a label is no class of the scores, or a cost is not finite: named with the
+                cost and, where ``img_meta`` tells, the image.
         """
         labels = self.read(gt_instances, "gt_instances", "labels")
         num_preds, num_gts = self.count(pred_instances), len(labels)
@@ -118,7 +122,7 @@ class HungarianAssigner(BaseAssigner):
             unmatched = torch.full((num_preds,), NEGATIVE, dtype=torch.long, device=labels.device)
             return to_assign_result(Assignment(unmatched), labels)
         terms = []
-        for match_cost in self.match_costs:
+        for match_cost in self.costs_for(pred_instances):
             cost = match_cost(pred_instances=pred_instances, gt_instances=gt_instances, img_meta=img_meta)
             self.check_finite(cost, type(match_cost).__name__, img_meta)
             terms.append(as_float32(cost))
