@@ -73,14 +73,17 @@ def annotations_first(pipeline: Sequence[dict]) -> list[dict]:
 
 def build_model(cfg: Config, checkpoint: str | None, epoch: int | None) -> torch.nn.Module:
     """Build the model in training mode, with the checkpoint's weights or random ones, as it is in that epoch."""
-    MMLogger.get_current_instance().setLevel("WARNING")  # mmengine tells how it initialises each parameter
     model = MODELS.build(cfg.model)
     meta = {}
     if checkpoint is None:
         for module in model.modules():  # random weights will do: download none
             if "Pretrained" in str(getattr(module, "init_cfg", None)):
                 module.init_cfg = None
+        logger = MMLogger.get_current_instance()
+        level = logger.level
+        logger.setLevel("WARNING")  # or it tells of each parameter how it was initialised
         model.init_weights()
+        logger.setLevel(level)
     else:
         meta = load_checkpoint(model, checkpoint, map_location="cpu").get("meta", {})
     epoch = meta.get("epoch", 0) if epoch is None else epoch
