@@ -43,6 +43,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--epoch", type=int, help="for heads that change their assigner while training, as TOOD does "
                         "(default: the checkpoint's, else 0)")  # fmt: skip
+    parser.add_argument("--all-levels", action="store_true", help="also draw levels where nothing is positive")
     parser.add_argument("--panel-width", type=int, metavar="PIXELS", help="width of an image in the pictures")
     show = parser.add_mutually_exclusive_group()
     show.add_argument("--show", action="store_true", help="also show each picture in a window; space goes on")
@@ -165,7 +166,7 @@ def browse(cfg: Config, args: argparse.Namespace) -> None:
         names = [classes[label] if label < len(classes) else str(label) for label in sample.gt_instances.labels]
         for group in by_assigner(records):
             where = re.sub(r"[^\w.]", "", group[0].where)
-            figure = draw_assignments(image, group, names, args.panel_width)
+            figure = draw_assignments(image, group, names, args.panel_width, args.all_levels)
             figure.savefig(folder / f"{Path(sample.img_path).stem}.{where}.png")
             written += 1
             if any(record.reads_predictions for record in group):

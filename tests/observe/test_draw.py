@@ -65,7 +65,7 @@ def is_color(value, color, tolerance=0.05):
 def test_dots_are_where_the_priors_are(level_sizes, panel_width):
     # anchors of a level stand at multiples of its stride
     record = anchor_record(level_sizes, positives=[(0, 12, 15, 0), (0, 5, 30, 1), (2, 3, 4, 0)], ignored=[(1, 4, 4)])
-    figure = draw_assignments(IMAGE, [record], panel_width=panel_width)
+    figure = draw_assignments(IMAGE, [record], panel_width=panel_width, all_levels=True)
     pixel = Rendered(figure)
     red, blue = object_colors(2)
     assert len(figure.axes) == 5 + 1
@@ -88,6 +88,17 @@ def test_dots_are_where_the_priors_are(level_sizes, panel_width):
     assert figure.texts[0].get_text() == "AnAssigner (head.assigner): 3 positives, 2 objects"
 
 
+def test_levels_without_a_positive_are_only_named():
+    record = anchor_record(positives=[(0, 12, 15, 0), (2, 3, 4, 0)], ignored=[(3, 1, 1)])
+    figure = draw_assignments(IMAGE, [record])
+    titles = [axes.get_title(loc="left") for axes in figure.axes[:-1]]
+    assert titles == ["stride 8: 1 positives", "stride 32: 1 positives", "stride 64: 0 positives, 1 ignored"]
+    assert "nothing positive or ignored: stride 16, stride 128" in [text.get_text() for text in figure.axes[-1].texts]
+    assert is_color(Rendered(figure)(1, 4 * 32, 3 * 32), object_colors(1)[0])
+    empty = draw_assignments(IMAGE, [anchor_record()])
+    assert len(empty.axes) == 5 + 1
+
+
 def test_every_positive_of_a_real_assignment_has_its_dot():
     from mmdet.models.task_modules.assigners import ATSSAssigner
     from mmengine.structures import InstanceData
@@ -98,7 +109,7 @@ def test_every_positive_of_a_real_assignment_has_its_dot():
     gt_index = torch.where(result.gt_inds > 0, result.gt_inds - 1, NEGATIVE)
     record = make_record(gt_index, priors=priors, gt_boxes=SCENE.boxes, level_sizes=tuple(sizes))
     assert (gt_index >= 0).sum() > 10
-    pixel = Rendered(draw_assignments(IMAGE, [record]))
+    pixel = Rendered(draw_assignments(IMAGE, [record], all_levels=True))
     colors = object_colors(len(SCENE.boxes))
     centers = (priors[:, :2] + priors[:, 2:]) / 2
     level = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
@@ -112,7 +123,7 @@ def test_points():
     gt_index = torch.full((len(priors),), NEGATIVE)
     gt_index[((priors[:, 0] == 120) & (priors[:, 1] == 104) & (priors[:, 2] == 16)).nonzero()] = 0
     record = make_record(gt_index, priors=priors, gt_boxes=torch.tensor([[80.0, 60.0, 160.0, 140.0]]))
-    figure = draw_assignments(IMAGE, [record])
+    figure = draw_assignments(IMAGE, [record], all_levels=True)
     assert [axes.get_title(loc="left") for axes in figure.axes[:3]] == [
         "stride 8: 0 positives",
         "stride 16: 1 positives",

@@ -21,7 +21,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from visdet_assigners.assignment import IGNORED
+from visdet_assigners.assignment import IGNORED, NEGATIVE
 from visdet_assigners.observe.priors import centers_and_sizes, grid_stride, infer_level_sizes
 from visdet_assigners.observe.tap import AssignmentRecord
 
@@ -35,15 +35,6 @@ _TITLE = 22  # strip with the title of a panel
 _ROW = 17  # line of the table
 _FONT = 13
 _TEXT = (0.0, 0.0, 0.0)
-_KEY = (  # for priors
-    "dots: positives, large where anchors share a place",
-    "crosses: ignored; fine dots: all other priors",
-    "dashed: no positive in this panel",
-)
-_QUERY_KEY = (
-    "lines: from the predicted box (dotted) to its object",
-    "grey dots: unmatched queries",
-)
 _GREY = (0.35, 0.35, 0.35)
 
 
@@ -129,6 +120,7 @@ def draw_assignments(
     records: Sequence[AssignmentRecord],
     names: Sequence[str] | None = None,
     panel_width: int | None = None,
+    all_levels: bool = False,
 ) -> Figure:
     """Draw the calls of one assigner for one image.
 
@@ -141,16 +133,21 @@ def draw_assignments(
         records: one for a dense head; one per decoder layer for a DETR-like head.
         names: class name of each object; without it the labels are shown as numbers.
         panel_width: width of the image in each panel, in pixels; by default twice the image's, between 480 and 800.
+        all_levels: also draw levels where nothing is positive or ignored; otherwise the key names them.
 
     Returns:
-        Figure with one axes per panel, in order, and the table last.  Panel axes are in image pixels.
+        Figure with one axes per panel, in order, and the table of all levels last.  Panel axes are in image pixels.
 
     Raises:
         ValueError: there is no record, or none of them has priors or boxes.
     """
-    panels = [panel for record in records for panel in panels_of(record)]
-    if not panels:
+    all_panels = [panel for record in records for panel in panels_of(record)]
+    if not all_panels:
         raise ValueError("draw_assignments: no record has priors or predicted boxes, so there is nothing to place")
+    empty = [panel for panel in all_panels if panel.query_boxes is None and (panel.gt_index == NEGATIVE).all()]
+    if all_levels or len(empty) == len(all_panels):
+        empty = []
+    panels = [panel for panel in all_panels if panel not in empty]
     height, width = image.shape[:2]
     panel_width = panel_width or min(max(2 * width, 480), 800)
     panel_height = round(panel_width * height / width)
@@ -179,7 +176,8 @@ def draw_assignments(
         if number < len(panels):
             _draw_panel(axes, image, panels[number], records[0], colors, panel_width / width)
         else:
-            _draw_table(axes, object_table(records[0], panels, names), colors, panel_width, panel_height)
+            table = object_table(records[0], all_panels, names)
+            _draw_table(axes, table, _key(panels, empty), colors, panel_width, panel_height)
     return figure
 
 
@@ -236,6 +234,20 @@ def _headline(records: Sequence[AssignmentRecord]) -> str:
     text = f"{record.assigner} ({record.where}): {int(per_object.sum())} positives, {len(per_object)} objects"
     missed = int((per_object == 0).sum())
     return text + (f", {missed} without any positive" if missed else "")
+
+
+def _key(panels: Sequence[Panel], empty: Sequence[Panel]) -> list[str]:
+    """Lines that explain the panels and name those that are not drawn."""
+    if panels[0].query_boxes is not None:
+        return ["lines: from the predicted box (dotted) to its object", "grey dots: queries without an object"]
+    lines = ["dots: positives, large where anchors share a place", "fine dots: all other priors"]
+    if any((panel.gt_index == IGNORED).any() for panel in panels):
+        lines.append("crosses: ignored")
+    if len(panels) > 1:
+        lines.append("dashed: objects without a positive in this panel")
+    if empty:
+        lines.append(f"nothing positive or ignored: {', '.join(panel.label for panel in empty)}")
+    return lines
 
 
 def _draw_panel(
@@ -330,6 +342,7 @@ def _draw_queries(
 def _draw_table(
     axes: Axes,
     rows: Sequence[Sequence[str]],
+    key: list[str],
     colors: Sequence[tuple[float, float, float]],
     width: int,
     height: int,
@@ -339,7 +352,6 @@ def _draw_table(
     axes.set(xlim=(0, 1), ylim=(height, 0))
     head, *objects = rows
     is_query = head[-1] == "changes"
-    key = list(_QUERY_KEY if is_query else _KEY)
     numbers = list(range(len(objects)))
     capacity = height // _ROW - len(key) - 3
     if len(objects) > capacity:
