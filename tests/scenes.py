@@ -78,35 +78,34 @@ def drawn_objects() -> tuple[Objects, ...]:
 
 
 def real_objects(limit: int = 40) -> Iterator[Objects]:
-    """Images of the two data sets at a quarter of a megapixel or less, the fullest and the emptiest among them."""
+    """Images of the two data sets, at most 400 pixels long, from the emptiest to the fullest."""
     for file in ("bccd/annotations/val.json", "tiny_coco/annotations/instances_val2017.json"):
         data = json.loads((DATA / file).read_text())
-        category = {entry["id"]: index for index, entry in enumerate(data["categories"])}
+        index_of = {entry["id"]: index for index, entry in enumerate(data["categories"])}
         of_image: dict[int, list[dict]] = {entry["id"]: [] for entry in data["images"]}
         for annotation in data["annotations"]:
-            of_image[annotation["image_id"]].append(annotation)
+            if min(annotation["bbox"][2:]) > 1:
+                of_image[annotation["image_id"]].append(annotation)
         images = sorted(data["images"], key=lambda entry: len(of_image[entry["id"]]))
         for entry in images[:: max(1, 2 * len(images) // limit)]:
-            annotations = of_image[entry["id"]]
             scale = min(1.0, 400 / max(entry["width"], entry["height"]))
-
-            def boxes(
-                crowd: int, annotations: list[dict] = annotations, scale: float = scale
-            ) -> tuple[Tensor, list[int]]:
-                chosen = [a for a in annotations if a.get("iscrowd", 0) == crowd and min(a["bbox"][2:]) > 1]
-                corners = torch.tensor([a["bbox"] for a in chosen]).reshape(-1, 4)
-                corners[:, 2:] += corners[:, :2]
-                return corners * scale, [category[a["category_id"]] for a in chosen]
-
-            gts, labels = boxes(0)
+            annotations = of_image[entry["id"]]
+            objects = [annotation for annotation in annotations if not annotation.get("iscrowd", 0)]
+            crowds = [annotation for annotation in annotations if annotation.get("iscrowd", 0)]
             yield Objects(
                 f"{file.split('/')[0]}-{entry['id']}",
-                gts,
-                torch.tensor(labels, dtype=torch.long),
-                boxes(1)[0],
+                corners(objects) * scale,
+                torch.tensor([index_of[annotation["category_id"]] for annotation in objects], dtype=torch.long),
+                corners(crowds) * scale,
                 (round(entry["height"] * scale), round(entry["width"] * scale)),
-                num_classes=len(category),
+                num_classes=len(index_of),
             )
+
+
+def corners(annotations: list[dict]) -> Tensor:
+    """COCO's x, y, width, height as (M, 4) xyxy."""
+    boxes = torch.tensor([annotation["bbox"] for annotation in annotations]).reshape(-1, 4)
+    return torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1)
 
 
 def feature_sizes(image: tuple[int, int], strides: list[int]) -> list[tuple[int, int]]:

@@ -1,13 +1,14 @@
 """Label assignment for mmdet: which predictions learn from which objects.
 
-Importing the package registers its classes with mmengine where that is installed; torch alone is enough to use the
-functions and classes directly.
+Importing the package registers its classes with mmengine where that is installed; torch and scipy alone are enough to
+use the functions and classes directly.
 """
 
+from visdet_assigners import match_costs
 from visdet_assigners.assigners import *  # noqa: F403
 from visdet_assigners.assigners import __all__ as _assigners
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult
 
 __version__ = "0.1.0"
 
-__all__ = ["IGNORED", "NEGATIVE", "AssignResult", "Assignment", "__version__", *_assigners]
+__all__ = ["IGNORED", "NEGATIVE", "AssignResult", "Assignment", "__version__", "match_costs", *_assigners]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import Any, TypeVar
 
 SCOPE = "visdet_assigners"
@@ -20,11 +19,14 @@ REGISTERED: dict[str, type] = {}
 TASK_UTILS: Any = None
 """The child registry; None where mmengine is not installed."""
 
-if find_spec("mmengine") is not None:
+try:
     from mmengine.registry import TASK_UTILS as ROOT
     from mmengine.registry import Registry
-
-    TASK_UTILS = Registry("task util", parent=ROOT, scope=SCOPE, locations=[f"{SCOPE}.assigners"])
+except ModuleNotFoundError as error:
+    if error.name != "mmengine":  # mmengine is there but broken: its user wants to know
+        raise
+else:
+    TASK_UTILS = Registry("task util", parent=ROOT, scope=SCOPE, locations=[SCOPE])
 
 T = TypeVar("T", bound=type)
 

@@ -16,9 +16,9 @@ from mmdet.models.task_modules import assigners as theirs
 from mmdet.registry import TASK_UTILS as MMDET
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
+from scenes import DATA, anchors, drawn_objects, logits, points, predicted_boxes, proposals, real_objects
 
 import visdet_assigners as ours
-from scenes import DATA, anchors, drawn_objects, logits, points, predicted_boxes, proposals, real_objects
 
 MAX_IOU = {
     "rpn": dict(pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3, match_low_quality=True),
@@ -120,7 +120,9 @@ NAMES = [objects.name for objects in OBJECTS]
 
 def test_real_boxes_are_among_the_scenes():
     if not DATA.is_dir():
-        pytest.skip(f"the real boxes are not at {DATA}; set VISDET_ASSIGNERS_TEST_DATA to the folder of bccd and tiny_coco")
+        pytest.skip(
+            f"the real boxes are not at {DATA}; set VISDET_ASSIGNERS_TEST_DATA to the folder of bccd and tiny_coco"
+        )
     assert sum(name.startswith("bccd") for name in NAMES) >= 15
     assert sum(name.startswith("tiny_coco") for name in NAMES) >= 15
 
@@ -188,7 +190,9 @@ def test_task_aligned(objects, alpha, beta, topk):
     assert torch.equal(results[0].assign_metrics, results[1].assign_metrics)
 
 
-@pytest.mark.parametrize("config", [dict(center_radius=2.5), dict(center_radius=1.0, candidate_topk=30, iou_weight=1.5)])
+@pytest.mark.parametrize(
+    "config", [dict(center_radius=2.5), dict(center_radius=1.0, candidate_topk=30, iou_weight=1.5)]
+)
 @pytest.mark.parametrize("sharp", [False, True], ids=["", "certain"])
 @pytest.mark.parametrize("objects", OBJECTS, ids=NAMES)
 def test_sim_ota(objects, sharp, config):

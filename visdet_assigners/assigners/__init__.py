@@ -1,28 +1,23 @@
-"""The assigners: one file each, a pure function and a thin class around it."""
+"""The assigners: one file each, a pure function and a thin class around it.
 
-from visdet_assigners.assigners.atss import ATSSAssigner, atss, ddod_quality
+The classes stand here; the functions are imported from their files, as ``from visdet_assigners.assigners.atss import
+atss``.
+"""
+
+from visdet_assigners.assigners.atss import ATSSAssigner
 from visdet_assigners.assigners.base import BaseAssigner
-from visdet_assigners.assigners.hungarian import HungarianAssigner, hungarian
+from visdet_assigners.assigners.hungarian import HungarianAssigner
 from visdet_assigners.assigners.mask_hungarian import MaskHungarianAssigner
-from visdet_assigners.assigners.max_iou import MaxIoUAssigner, match_by_iou, max_iou
-from visdet_assigners.assigners.sim_ota import SimOTAAssigner, sim_ota
-from visdet_assigners.assigners.task_aligned import TaskAlignedAssigner, task_aligned
-from visdet_assigners.match_costs import BaseMatchCost
+from visdet_assigners.assigners.max_iou import MaxIoUAssigner
+from visdet_assigners.assigners.sim_ota import SimOTAAssigner
+from visdet_assigners.assigners.task_aligned import TaskAlignedAssigner
 
 __all__ = [
     "ATSSAssigner",
     "BaseAssigner",
-    "BaseMatchCost",
     "HungarianAssigner",
     "MaskHungarianAssigner",
     "MaxIoUAssigner",
     "SimOTAAssigner",
     "TaskAlignedAssigner",
-    "atss",
-    "ddod_quality",
-    "hungarian",
-    "match_by_iou",
-    "max_iou",
-    "sim_ota",
-    "task_aligned",
 ]

@@ -159,7 +159,6 @@ class ATSSAssigner(OverlapMixin, BaseAssigner):
             ValueError: the levels don't sum to N, a field is missing or has the wrong shape, or on CPU is not finite.
         """
         priors = self.read(pred_instances, "pred_instances", "priors", columns=4)[:, :4]
-        gts, labels = self.read_ground_truths(gt_instances)
         if isinstance(num_level_priors, Tensor) or not isinstance(num_level_priors, Sequence):
             self.fail(
                 f"num_level_priors is a {type(num_level_priors).__name__}, not a list of level sizes; "
@@ -170,6 +169,7 @@ class ATSSAssigner(OverlapMixin, BaseAssigner):
                 f"sum(num_level_priors) is {sum(num_level_priors)} but there are {len(priors)} priors; "
                 "does the head filter priors outside the image?"
             )
+        gts, labels = self.read_ground_truths(gt_instances)
         regions = None
         if gt_instances_ignore is not None:
             regions = self.read(gt_instances_ignore, "gt_instances_ignore", "bboxes", columns=4)

@@ -35,7 +35,8 @@ def focal_cost(logits: Tensor, labels: Tensor, alpha: float = 0.25, gamma: float
 
 
 def binary_target_cost(if_positive: Tensor, if_negative: Tensor, targets: Tensor) -> Tensor:
-    """Sum over positions of a binary loss: two (N, P) losses and (M, P) targets of 0 and 1 -> (N, M)."""
+    """Sum over P positions of a binary loss: two (N, P) losses and (M, ...) targets of 0 and 1 -> (N, M)."""
+    targets = targets.flatten(1).to(if_positive.dtype)
     return torch.einsum("nc,mc->nm", if_positive, targets) + torch.einsum("nc,mc->nm", if_negative, 1 - targets)
 
 
@@ -44,12 +45,12 @@ def binary_focal_cost(
 ) -> Tensor:
     """Focal loss summed over positions: (N, ...) logits, (M, ...) targets of 0 and 1 -> (N, M)."""
     if_positive, if_negative = focal_terms(logits.flatten(1), alpha, gamma, eps)
-    return binary_target_cost(if_positive, if_negative, targets.flatten(1).float())
+    return binary_target_cost(if_positive, if_negative, targets)
 
 
 def binary_cross_entropy_cost(logits: Tensor, targets: Tensor) -> Tensor:
     """Binary cross entropy, mean over positions: (N, ...) logits, (M, ...) targets of 0 and 1 -> (N, M)."""
-    logits, targets = logits.flatten(1).float(), targets.flatten(1).float()
+    logits = logits.flatten(1)
     if_positive = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits), reduction="none")
     if_negative = F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits), reduction="none")
     return binary_target_cost(if_positive, if_negative, targets) / logits.shape[1]
@@ -67,7 +68,7 @@ def dice_cost(masks: Tensor, targets: Tensor, eps: float = 1e-3, squared: bool =
     Returns:
         (N, M), from 0 to 1.
     """
-    masks, targets = masks.flatten(1), targets.flatten(1).float()
+    masks, targets = masks.flatten(1), targets.flatten(1).to(masks.dtype)
     overlap = 2 * torch.einsum("nc,mc->nm", masks, targets)
     if squared:
         total = masks.pow(2).sum(1)[:, None] + targets.pow(2).sum(1)[None, :]

@@ -1,0 +1,297 @@
+"""The laws that every assigner keeps, walked over the registry."""
+
+import copy
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+from assigners.cases import CASES
+from mmdet.structures.bbox import HorizontalBoxes
+from mmengine.structures import InstanceData
+from scenes import Objects, anchors, draw_boxes, drawn_objects
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from visdet_assigners import AssignResult, BaseAssigner
+from visdet_assigners.registry import REGISTERED
+
+every_case = pytest.mark.parametrize("name", CASES)
+# One-to-one matching reads boxes through its costs alone, see test_hungarian.py.
+every_case_with_boxes = pytest.mark.parametrize("name", [name for name in CASES if "Hungarian" not in name])
+every_case_with_ignore_regions = pytest.mark.parametrize("name", [name for name in CASES if CASES[name].ignores])
+
+
+@cache
+def scene(count: int = 12, kind: str = "mixed", image: tuple[int, int] = (240, 320), seed: int = 77) -> Objects:
+    """A scene of just so many objects without ties: no coordinate stands on a grid."""
+    boxes = draw_boxes(2 * count + 10, image, kind, seed)[:count]
+    labels = torch.arange(count) % 8
+    return Objects("contract", boxes, labels, draw_boxes(3, image, "mixed", seed + 1), image)
+
+
+EMPTY = next(objects for objects in drawn_objects() if objects.name == "empty")
+
+
+def same(result: AssignResult, other: AssignResult) -> bool:
+    return torch.equal(result.gt_inds, other.gt_inds) and torch.equal(result.labels, other.labels)
+
+
+def test_every_registered_assigner_has_a_case():
+    assigners = {name for name, cls in REGISTERED.items() if issubclass(cls, BaseAssigner)}
+    assert assigners == {name.split("-")[0] for name in CASES}
+
+
+@every_case
+@pytest.mark.parametrize("objects", drawn_objects(), ids=lambda objects: objects.name)
+def test_result_is_well_formed(name, objects):
+    case = CASES[name]
+    pred = case.pred(objects)
+    result = case.assign(objects, pred)
+    assert type(result) is AssignResult
+    assert result.num_gts == len(objects.boxes)
+    assert result.num_preds == len(pred)
+    assert result.gt_inds.dtype == result.labels.dtype == torch.long
+    assert result.gt_inds.shape == result.labels.shape == (len(pred),)
+    assert result.gt_inds.min() >= -1
+    assert result.gt_inds.max() <= len(objects.boxes)
+    positive = result.gt_inds > 0
+    assert torch.equal(result.labels >= 0, positive)
+    assert torch.equal(result.labels[positive], objects.labels[result.gt_inds[positive] - 1])
+    if result.max_overlaps is not None:
+        assert result.max_overlaps.shape == (len(pred),)
+        if not name.startswith("MaxIoU"):  # its max_overlaps is the best overlap, matched or not
+            assert (result.max_overlaps[~positive] == 0).all()
+
+
+@every_case
+def test_something_is_assigned(name):
+    assert (CASES[name].assign(scene()).gt_inds > 0).any()
+
+
+@every_case
+@pytest.mark.parametrize("num_priors", [0, 1, 2, None])
+@pytest.mark.parametrize("num_gts", [0, 1, 12])
+def test_few_or_none(name, num_priors, num_gts):
+    """No objects, no priors, both, one of each, fewer priors than k."""
+    case, objects = CASES[name], scene()
+    gt = case.gt(objects)[:num_gts]
+    pred = case.pred(objects)
+    pred = pred if num_priors is None else pred[:num_priors]
+    result = case.assign(objects, pred, gt)
+    assert result.num_gts == num_gts
+    assert len(result.gt_inds) == len(result.labels) == len(pred)
+    if num_gts == 0:
+        assert (result.gt_inds == 0).all()
+        assert (result.labels == -1).all()
+
+
+@every_case
+def test_empty_boxes_of_any_shape(name):
+    case = CASES[name]
+    pred = case.pred(EMPTY)
+    gt = case.gt(EMPTY)
+    flat = InstanceData(bboxes=torch.zeros(0), labels=torch.zeros(0, dtype=torch.long))
+    assert same(case.assign(EMPTY, pred, gt), case.assign(EMPTY, pred, flat))
+
+
+@every_case
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_gives_the_assignment_of_the_same_values(name, dtype):
+    case, objects = CASES[name], scene()
+
+    def cast(instances, *dtypes):
+        made = InstanceData()
+        for field, value in instances.items():
+            for target in dtypes if value.is_floating_point() else ():
+                value = value.to(target)
+            setattr(made, field, value)
+        return made
+
+    halves = case.assign(objects, cast(case.pred(objects), dtype), cast(case.gt(objects), dtype))
+    widened = case.assign(
+        objects, cast(case.pred(objects), dtype, torch.float32), cast(case.gt(objects), dtype, torch.float32)
+    )
+    assert same(halves, widened)
+    assert (halves.gt_inds > 0).any()
+
+
+@every_case
+def test_double_precision(name):
+    case, objects = CASES[name], scene()
+    pred, gt = case.pred(objects), case.gt(objects)
+    for instances in (pred, gt):
+        for field, value in list(instances.items()):
+            if value.is_floating_point():
+                setattr(instances, field, value.double())
+    assert (case.assign(objects, pred, gt).gt_inds > 0).any()
+
+
+@every_case
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_non_finite_predictions_are_named(name, value):
+    case, objects = CASES[name], scene()
+    for field in case.fields:
+        pred = copy.deepcopy(case.pred(objects))
+        if name.endswith("HungarianAssigner") and field != "bboxes" and value == float("inf"):
+            continue  # a certain logit has a finite cost
+        getattr(pred, field).view(-1)[5] = value
+        with pytest.raises(ValueError, match=r"Assigner: .*(nan|inf)"):
+            case.assign(objects, pred)
+
+
+@every_case_with_boxes
+def test_non_finite_ground_truths_are_named(name):
+    case, objects = CASES[name], scene()
+    gt = case.gt(objects)
+    gt.bboxes = gt.bboxes.clone()
+    gt.bboxes[3, 1] = float("nan")
+    with pytest.raises(ValueError, match=r"Assigner: .*nan"):
+        case.assign(objects, gt=gt)
+
+
+@every_case
+def test_missing_fields_are_named(name):
+    case, objects = CASES[name], scene()
+    for field in case.fields:
+        if name == "MaskHungarianAssigner" and field == "scores":
+            continue  # without scores it matches by masks alone
+        pred = case.pred(objects)
+        delattr(pred, field)
+        with pytest.raises(ValueError, match=rf"(Assigner|Cost): .*{field}"):
+            case.assign(objects, pred)
+    with pytest.raises(ValueError, match=r"Assigner: .*labels"):
+        case.assign(objects, gt=InstanceData(bboxes=objects.boxes))
+
+
+@every_case_with_boxes
+def test_inverted_ground_truths_are_named(name):
+    case, objects = CASES[name], scene()
+    gt = case.gt(objects)
+    gt.bboxes = gt.bboxes[:, [2, 1, 0, 3]]
+    with pytest.raises(ValueError, match=r"gt_instances.bboxes\[0\] is .* not x1 <= x2"):
+        case.assign(objects, gt=gt)
+
+
+@every_case
+def test_box_containers(name):
+    case, objects = CASES[name], scene()
+    pred, gt = case.pred(objects), case.gt(objects)
+    expected = case.assign(objects, pred, gt)
+    gt.bboxes = HorizontalBoxes(gt.bboxes)
+    for field in case.boxes:
+        setattr(pred, field, HorizontalBoxes(getattr(pred, field)))
+    assert same(case.assign(objects, pred, gt), expected)
+
+
+@every_case
+def test_arguments_are_unchanged(name):
+    case, objects = CASES[name], scene()
+    pred, gt, ignore = case.pred(objects), case.gt(objects), objects.ignore
+    before = [copy.deepcopy(dict(instances.items())) for instances in (pred, gt, ignore)]
+    case.assign(objects, pred, gt, ignore)
+    for instances, fields in zip((pred, gt, ignore), before):
+        assert dict(instances.items()).keys() == fields.keys()
+        assert all(torch.equal(getattr(instances, field), value) for field, value in fields.items())
+
+
+@every_case
+def test_no_gradient_is_kept(name):
+    case, objects = CASES[name], scene()
+    pred = case.pred(objects)
+    for field in case.fields:
+        setattr(pred, field, getattr(pred, field).clone().requires_grad_())
+    result = case.assign(objects, pred)
+    assert result.max_overlaps is None or not result.max_overlaps.requires_grad
+
+
+@every_case
+def test_misspelt_arguments_raise(name):
+    case, objects = CASES[name], scene()
+    assigner = case.build()
+    with pytest.raises(TypeError, match="gt_instances_ignored"):
+        assigner.assign(pred_instances=case.pred(objects), gt_instances=case.gt(objects), gt_instances_ignored=None)
+    with pytest.raises(TypeError, match="iou_treshold"):
+        type(assigner)(**{"iou_treshold": 0.5})
+
+
+@every_case
+def test_twice_the_same(name):
+    case, objects = CASES[name], scene()
+    assert same(case.assign(objects), case.assign(objects))
+
+
+@every_case
+def test_permuting_objects_permutes_the_result(name):
+    case, objects = CASES[name], scene()
+    if case.without_order is not None:
+        case = replace(case, build=case.without_order)
+    order = torch.randperm(len(objects.boxes), generator=torch.Generator().manual_seed(0))
+    gt, pred = case.gt(objects), case.pred(objects)
+    result, permuted = case.assign(objects, pred, gt), case.assign(objects, pred, gt[order])
+    back = torch.cat([torch.tensor([-1, 0]), order + 1])[permuted.gt_inds + 1]
+    assert torch.equal(result.gt_inds, back)
+
+
+@every_case
+def test_permuting_priors_within_a_level_permutes_the_result(name):
+    case, objects = CASES[name], scene()
+    pred = case.pred(objects)
+    g = torch.Generator().manual_seed(0)
+    for field in case.boxes:  # off the grid, so that no two are equally near
+        setattr(pred, field, getattr(pred, field) + torch.rand(len(pred), 4, generator=g))
+    first = case.assign(objects, pred)
+    sizes = [len(pred)]
+    if case.levels:
+        sizes = anchors(objects)[1]
+    start, order = 0, []
+    for size in sizes:
+        order.append(start + torch.randperm(size, generator=g))
+        start += size
+    order = torch.cat(order)
+    assert torch.equal(case.assign(objects, pred[order]).gt_inds, first.gt_inds[order])
+
+
+@every_case_with_ignore_regions
+@pytest.mark.parametrize("num_gts", [0, 12])
+def test_ignore_regions_hold_with_and_without_objects(name, num_gts):
+    case, objects = CASES[name], scene()
+    pred, gt = case.pred(objects), case.gt(objects)[:num_gts]
+    region = torch.tensor([[100.0, 60.0, 300.0, 220.0]])
+    result = case.assign(objects, pred, gt, InstanceData(bboxes=region))
+    x1, y1, x2, y2 = pred.priors.unbind(1)
+    inside = (x1 >= 100) & (y1 >= 60) & (x2 <= 300) & (y2 <= 220)
+    outside = (x1 >= 300) | (y1 >= 220) | (x2 <= 100) | (y2 <= 60)
+    assert inside.sum() > 50
+    assert (result.gt_inds[inside] == -1).all()
+    without = case.assign(objects, pred, gt)
+    assert torch.equal(result.gt_inds[outside] == -1, without.gt_inds[outside] == -1)
+
+
+class Count(TorchDispatchMode):
+    """Counts the operators that are dispatched."""
+
+    def __init__(self):
+        super().__init__()
+        self.operators = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.operators += 1
+        return func(*args, **(kwargs or {}))
+
+
+@every_case
+def test_operators_do_not_grow_with_the_objects(name):
+    case = CASES[name]
+
+    def operators(count: int) -> int:
+        objects = scene(count, "small")
+        pred, gt = case.pred(objects), case.gt(objects)
+        with Count() as counted:
+            case.assign(objects, pred, gt)
+        return counted.operators
+
+    few, many = operators(7), operators(60)
+    if case.per_object:
+        assert many <= few + 10 * 10  # a topk and its views for each distinct k, of 10
+    else:
+        assert many == few

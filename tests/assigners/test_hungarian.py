@@ -1,0 +1,147 @@
+"""What the Hungarian assigners promise of their own."""
+
+import itertools
+
+import pytest
+import torch
+from mmengine.structures import InstanceData
+
+from visdet_assigners import HungarianAssigner, MaskHungarianAssigner
+from visdet_assigners.assigners.hungarian import hungarian
+
+META = dict(img_shape=(100, 200), img_path="street.jpg")
+BOXES = torch.tensor([[0.0, 0.0, 40.0, 40.0], [50.0, 50.0, 90.0, 90.0], [100.0, 10.0, 150.0, 60.0]])
+
+
+@pytest.mark.parametrize(("num_preds", "num_gts"), [(5, 3), (3, 3), (3, 5), (1, 4), (6, 1)])
+def test_no_other_matching_is_cheaper(num_preds, num_gts):
+    for seed in range(20):
+        cost = torch.randn(num_preds, num_gts, generator=torch.Generator().manual_seed(seed))
+        index = hungarian(cost).gt_index
+        matched = index >= 0
+        assert matched.sum() == min(num_preds, num_gts)
+        assert len(index[matched].unique()) == matched.sum()
+        total = cost[matched, index[matched]].sum()
+        if num_preds <= num_gts:
+            pairs = [zip(range(num_preds), chosen) for chosen in itertools.permutations(range(num_gts), num_preds)]
+        else:
+            pairs = [zip(chosen, range(num_gts)) for chosen in itertools.permutations(range(num_preds), num_gts)]
+        best = min(sum(cost[row, column] for row, column in pairing) for pairing in pairs)
+        torch.testing.assert_close(total, best)
+
+
+def prediction():
+    return InstanceData(bboxes=BOXES.flip(0), scores=torch.zeros(3, 4))
+
+
+def truth():
+    return InstanceData(bboxes=BOXES[:2], labels=torch.tensor([1, 3]))
+
+
+def test_boxes_find_their_objects():
+    result = HungarianAssigner(dict(type="IoUCost")).assign(prediction(), truth())
+    assert result.gt_inds.tolist() == [0, 2, 1]
+    assert result.labels.tolist() == [-1, 3, 1]
+    assert result.max_overlaps is None
+
+
+def test_defaults_are_those_of_mmdet_2():
+    names = [type(cost).__name__ for cost in HungarianAssigner().match_costs]
+    assert names == ["ClassificationCost", "BBoxL1Cost", "IoUCost"]
+    assert [cost.weight for cost in HungarianAssigner().match_costs] == [1, 1, 1]
+    only = HungarianAssigner(cls_cost=dict(type="FocalLossCost", weight=2.0)).match_costs
+    assert [type(cost).__name__ for cost in only] == ["FocalLossCost", "BBoxL1Cost", "IoUCost"]
+
+
+def test_both_forms_at_once_are_refused():
+    with pytest.raises(ValueError, match="match_costs and reg_cost are given; choose one form"):
+        HungarianAssigner([dict(type="IoUCost")], reg_cost=dict(type="BBoxL1Cost"))
+    with pytest.raises(ValueError, match="match_costs is empty"):
+        HungarianAssigner([])
+
+
+def test_the_cost_and_the_image_are_named():
+    pred = prediction()
+    pred.bboxes[1, 2] = float("nan")
+    with pytest.raises(ValueError, match=r"HungarianAssigner: IoUCost\[1, 0\] is nan.*street.jpg"):
+        HungarianAssigner([dict(type="ClassificationCost"), dict(type="IoUCost")]).assign(pred, truth(), META)
+
+
+def test_image_size_is_needed_for_the_box_cost():
+    with pytest.raises(ValueError, match="BBoxL1Cost: img_meta with 'img_shape'"):
+        HungarianAssigner(dict(type="BBoxL1Cost")).assign(prediction(), truth())
+    three = HungarianAssigner(dict(type="BBoxL1Cost")).assign(prediction(), truth(), dict(img_shape=(100, 200, 3)))
+    assert three.gt_inds.tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize("kind", ["ClassificationCost", "FocalLossCost"])
+@pytest.mark.parametrize("label", [-1, 4])
+def test_labels_beyond_the_scores_are_named(kind, label):
+    gt = truth()
+    gt.labels = torch.tensor([0, label])
+    with pytest.raises(ValueError, match=f"{kind}: gt_instances.labels holds {label} but scores have 4 classes"):
+        HungarianAssigner(dict(type=kind)).assign(prediction(), gt)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (dict(type="BBoxL1Cost", box_format="cxcywh"), "BBoxL1Cost: box_format"),
+        (dict(type="IoUCost", iou_mode="diou"), "IoUCost: iou_mode"),
+        (dict(type="CrossEntropyLossCost", use_sigmoid=False), "CrossEntropyLossCost: only use_sigmoid=True"),
+    ],
+)
+def test_wrong_options_of_costs_are_named(config, message):
+    with pytest.raises((ValueError, NotImplementedError), match=message):
+        HungarianAssigner(config)
+
+
+def masks():
+    target = torch.zeros(2, 4, 4)
+    target[0, :2], target[1, 2:] = 1, 1
+    return target
+
+
+def test_masks_find_their_objects_with_and_without_scores():
+    gt = InstanceData(labels=torch.tensor([1, 3]), masks=masks())
+    pred = InstanceData(masks=8 * torch.stack([torch.zeros(4, 4), masks()[1], masks()[0]]) - 4)
+    assigner = MaskHungarianAssigner(dice_cost=dict(type="DiceCost", pred_act=True, eps=1.0))
+    assert assigner.assign(pred, gt).gt_inds.tolist() == [0, 2, 1]  # K-Net has no scores
+    pred.scores = torch.zeros(3, 4)
+    assert assigner.assign(pred, gt).gt_inds.tolist() == [0, 2, 1]
+
+
+def test_mask_costs_equal_the_hungarian_assigner_of_the_same_three():
+    g = torch.Generator().manual_seed(0)
+    costs = [
+        dict(type="ClassificationCost", weight=2.0),
+        dict(type="CrossEntropyLossCost", weight=5.0, use_sigmoid=True),
+        dict(type="DiceCost", weight=5.0, pred_act=True, eps=1.0),
+    ]
+    gt = InstanceData(labels=torch.randint(4, (7,), generator=g), masks=(torch.rand(7, 50, generator=g) < 0.3).long())
+    pred = InstanceData(scores=torch.randn(30, 4, generator=g), masks=torch.randn(30, 50, generator=g))
+    mine = MaskHungarianAssigner(*costs).assign(pred, gt)
+    assert torch.equal(mine.gt_inds, HungarianAssigner(costs).assign(pred, gt).gt_inds)
+
+
+def test_a_mask_cost_of_weight_zero_is_not_computed():
+    gt = InstanceData(labels=torch.tensor([1]), masks=masks()[:1])
+    pred = InstanceData(masks=torch.randn(3, 2, 2))  # of another size: computing the Dice cost would fail
+    assigner = MaskHungarianAssigner(
+        cls_cost=dict(type="ClassificationCost", weight=0.0),
+        mask_cost=dict(type="FocalLossCost", binary_input=True, weight=0.0),
+        dice_cost=dict(type="DiceCost", weight=0.0),
+    )
+    with pytest.raises(ValueError, match="every cost has weight 0"):
+        assigner.assign(pred, gt)
+    pred.scores = torch.zeros(3, 4)
+    assigner.cls_cost.weight = 1.0
+    assert (assigner.assign(pred, gt).gt_inds > 0).sum() == 1
+
+
+def test_masks_that_are_not_finite_are_named():
+    gt = InstanceData(labels=torch.tensor([1, 3]), masks=masks())
+    gt.masks[1, 2, 2] = float("nan")
+    pred = InstanceData(masks=torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(0)))
+    with pytest.raises(ValueError, match=r"MaskHungarianAssigner: FocalLossCost\[0, 1\] is nan.*street.jpg"):
+        MaskHungarianAssigner().assign(pred, gt, META)

@@ -1,0 +1,110 @@
+"""What MaxIoU promises of its own."""
+
+import numpy as np
+import pytest
+import torch
+from mmengine.structures import InstanceData
+from scenes import anchors, drawn_objects, proposals
+
+from visdet_assigners import MaxIoUAssigner
+from visdet_assigners.assigners.max_iou import match_by_iou, max_iou, spread_repeated_boxes
+from visdet_assigners.functional.boxes import box_iou
+from visdet_assigners.iou_calculators import BboxOverlaps2D
+
+OBJECTS = [objects for objects in drawn_objects() if len(objects.boxes)]
+
+
+def plain(iou, pos, neg, low_quality, assign_all):
+    """The rule as plain loops, without thresholds for low-quality matches: index of the object, -1, or -2 ignored."""
+    decided = []
+    for row in iou.tolist():
+        best = max(row)
+        decided.append(row.index(best) if best >= pos else -1 if best < neg else -2)
+    for gt in range(iou.shape[1]) if low_quality else ():
+        column = iou[:, gt].tolist()
+        best = max(column)
+        takers = [prior for prior, value in enumerate(column) if value == best and best > 0]
+        for prior in takers if assign_all else takers[:1]:
+            decided[prior] = gt
+    return decided
+
+
+@pytest.mark.parametrize("assign_all", [True, False])
+@pytest.mark.parametrize("low_quality", [True, False])
+@pytest.mark.parametrize("objects", OBJECTS[:12], ids=lambda objects: objects.name)
+def test_the_rule_as_plain_loops(objects, low_quality, assign_all):
+    iou = box_iou(proposals(objects, 120, seed=1), objects.boxes)
+    decided = match_by_iou(iou, 0.5, 0.4, gt_max_assign_all=assign_all, match_low_quality=low_quality)
+    assert decided.gt_index.tolist() == plain(iou, 0.5, 0.4, low_quality, assign_all)
+    assert torch.equal(decided.quality, iou.max(dim=1).values)
+
+
+@pytest.mark.parametrize("assign_all", [True, False])
+@pytest.mark.parametrize(
+    "lost",
+    [[50.0, 50.0, 50.0, 80.0], [2000.0, 2000.0, 2060.0, 2075.0], [10.0, 10.0, 10.0, 10.0]],
+    ids=["no-width", "outside", "a-point"],
+)
+def test_an_object_that_overlaps_nothing_takes_nothing(lost, assign_all):
+    """mmdet gives such an object every prior of IoU 0 when ``min_pos_iou`` is 0."""
+    objects = OBJECTS[1]
+    priors, _ = anchors(objects)
+    with_lost = torch.cat([objects.boxes, torch.tensor([lost])])
+    alone = max_iou(priors, objects.boxes, 0.5, 0.4, gt_max_assign_all=assign_all)
+    assert torch.equal(max_iou(priors, with_lost, 0.5, 0.4, gt_max_assign_all=assign_all).gt_index, alone.gt_index)
+
+
+@pytest.mark.parametrize("threshold", [0.4, np.float32(0.4), np.float64(0.4), [0, 0.4], (0.0, 0.4)])
+def test_thresholds_of_any_type(threshold):
+    """mmdet knows floats and tuples alone and leaves out the negatives for others without a word."""
+    priors, _ = anchors(OBJECTS[2])
+    pred = InstanceData(priors=priors)
+    expected = MaxIoUAssigner(0.5, 0.4).assign(pred, OBJECTS[2].instances)
+    result = MaxIoUAssigner(0.5, threshold).assign(pred, OBJECTS[2].instances)
+    assert torch.equal(result.gt_inds, expected.gt_inds)
+    assert (result.gt_inds == 0).any()
+
+
+def test_whole_numbers_as_thresholds():
+    iou = torch.tensor([[0.0], [0.9], [1.0]])
+    assert match_by_iou(iou, 1, 1, match_low_quality=False).gt_index.tolist() == [-1, -1, 0]
+
+
+def test_wrong_thresholds_are_named():
+    with pytest.raises(ValueError, match="MaxIoUAssigner: neg_iou_thr"):
+        MaxIoUAssigner(0.5, [0.1, 0.2, 0.3])
+
+
+def test_thresholds_are_read_at_each_call():
+    """Dynamic R-CNN changes them while it trains."""
+    assigner = MaxIoUAssigner(0.5, 0.5, 0.5, match_low_quality=False)
+    pred = InstanceData(priors=proposals(OBJECTS[2], 200, seed=1))
+    before = (assigner.assign(pred, OBJECTS[2].instances).gt_inds > 0).sum()
+    assigner.pos_iou_thr = assigner.neg_iou_thr = assigner.min_pos_iou = np.float64(0.7)
+    after = assigner.assign(pred, OBJECTS[2].instances)
+    assert 0 < (after.gt_inds > 0).sum() < before
+    assert (after.gt_inds >= 0).all()
+
+
+def test_given_overlaps():
+    overlaps = torch.tensor([[0.9, 0.1, -1.0], [0.2, 0.3, -1.0]])  # (M, N), the last prior ignored
+    result = MaxIoUAssigner(0.5, 0.4, 0.3).assign_wrt_overlaps(overlaps, torch.tensor([6, 7]))
+    assert result.gt_inds.tolist() == [1, 2, -1]
+    assert result.labels.tolist() == [6, 7, -1]
+
+
+def test_many_objects_go_to_the_cpu_and_come_back():
+    pred = InstanceData(priors=anchors(OBJECTS[3])[0])
+    expected = MaxIoUAssigner(0.5, 0.4).assign(pred, OBJECTS[3].instances)
+    result = MaxIoUAssigner(0.5, 0.4, gpu_assign_thr=2).assign(pred, OBJECTS[3].instances)
+    assert torch.equal(result.gt_inds, expected.gt_inds)
+
+
+def test_repeated_boxes_are_spread():
+    boxes = torch.tensor([[10.0, 10.0, 60.0, 60.0]]).repeat(3, 1)
+    single = torch.tensor([[100.0, 100.0, 160.0, 170.0]])
+    torch.manual_seed(0)
+    spread = spread_repeated_boxes(torch.cat([boxes, single]), BboxOverlaps2D(), iou_thr=0.7, perm_range=0.01)
+    assert len(spread[:3].unique(dim=0)) == 3
+    assert (box_iou(spread[:3], boxes[:1]) >= 0.7).all()
+    assert torch.equal(spread[3:], single)
