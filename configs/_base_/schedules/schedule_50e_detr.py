@@ -16,5 +16,7 @@ param_scheduler = [
     ),
 ]
 
+optim_wrapper = dict(paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0))
+
 # base_batch_size = (1 process) x (4 samples per process). Leave it: --auto-scale-lr reads it.
 auto_scale_lr = dict(base_batch_size=4)
