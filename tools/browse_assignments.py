@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from mmdet.registry import DATASETS, MODELS
@@ -125,6 +126,15 @@ def shown_image(preprocessor: Any, pixels: torch.Tensor) -> np.ndarray:
     return image if getattr(preprocessor, "_channel_conversion", False) else image[..., ::-1]  # files are read as BGR
 
 
+def open_window() -> Visualizer:
+    """Return what shows pictures in a window, where there is a display."""
+    figure = plt.figure()
+    plt.close(figure)
+    if figure.canvas.required_interactive_framework is None:
+        raise cli.UserError("--show needs a display and there is none; leave it out and look at the files")
+    return Visualizer()
+
+
 def with_objects(dataset: Any) -> Iterator[dict]:
     """Yield the images that have an object."""
     for index in range(len(dataset)):
@@ -150,7 +160,7 @@ def browse(cfg: Config, args: argparse.Namespace) -> None:
     classes = dataset.metainfo.get("classes") or ()
     folder = Path(args.out_dir or Path(cfg.work_dir) / "assignments")
     folder.mkdir(parents=True, exist_ok=True)
-    window = Visualizer() if args.show else None
+    window = open_window() if args.show else None
 
     written = 0
     calls = 0

@@ -3,9 +3,12 @@
 import importlib.util
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from mmcv import imread
 from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmengine.config import Config
@@ -31,6 +34,7 @@ browse = load_tool("browse_assignments")
 @pytest.fixture(autouse=True)
 def empty_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VISDET_SHAPES", raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +118,10 @@ def test_the_picture_is_the_image_in_its_own_colours(normalized, bgr_to_rgb):
     assert np.abs(image[:20, :30].astype(int) - rgb).max() <= 1
 
 
-def test_mistakes_are_told_in_one_line(shapes, capsys):
+def test_mistakes_are_told_in_one_line(shapes, capsys, monkeypatch):
     data = ["--cfg-options", f"data_root={shapes}"]
+    monkeypatch.setattr(plt, "figure", lambda: FigureCanvasAgg(Figure()).figure)  # as where there is no display
+    assert "--show needs a display" in error_line(capsys, ATSS, "--show", *data)
     assert "checkpoint foo.pth doesn't exist" in error_line(capsys, ATSS, "foo.pth", *data)
     assert "--show-number 0" in error_line(capsys, ATSS, "-n", "0", *data)
     assert "data root data/shapes" in error_line(capsys, ATSS)

@@ -136,7 +136,7 @@ def draw_assignments(
         all_levels: also draw levels where nothing is positive or ignored; otherwise the key names them.
 
     Returns:
-        Figure with one axes per panel, in order, and the table of all levels last.  Panel axes are in image pixels.
+        Figure with one axes per panel, in order, and the table last.  Panel axes are in image pixels.
 
     Raises:
         ValueError: there is no record, or none of them has priors or boxes.
@@ -176,7 +176,7 @@ def draw_assignments(
         if number < len(panels):
             _draw_panel(axes, image, panels[number], records[0], colors, panel_width / width)
         else:
-            table = object_table(records[0], all_panels, names)
+            table = object_table(records[0], panels, names)
             _draw_table(axes, table, _key(panels, empty), colors, panel_width, panel_height)
     return figure
 
@@ -240,7 +240,8 @@ def _key(panels: Sequence[Panel], empty: Sequence[Panel]) -> list[str]:
     """Lines that explain the panels and name those that are not drawn."""
     if panels[0].query_boxes is not None:
         return ["lines: from the predicted box (dotted) to its object", "grey dots: queries without an object"]
-    lines = ["dots: positives, large where anchors share a place", "fine dots: all other priors"]
+    shared = any((positive_dots(panel)[2] > 1).any() for panel in panels)
+    lines = ["dots: positives" + (", large where anchors share a place" if shared else ""), "fine dots: other priors"]
     if any((panel.gt_index == IGNORED).any() for panel in panels):
         lines.append("crosses: ignored")
     if len(panels) > 1:
