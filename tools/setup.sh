@@ -38,11 +38,10 @@ find_python() {
 step() {
   say "$1"
   "${@:2}" >>"$log" 2>&1 && return
-  grep -E "^(ERROR|error|fatal)|Errno" "$log" | tail -3 >&2 || true
   if tail -40 "$log" | grep -qE "NameResolution|NewConnection|ConnectTimeout|ProxyError|from versions: none"; then
     fail "pip can't reach the package index; check the network and the proxy, then run this again (log: $log)"
   fi
-  fail "this step failed; the log is $log"
+  fail "this step failed: $(grep -E "^(ERROR|error)|Error:" "$log" | tail -1); the whole log is $log"
 }
 pip() { .venv/bin/python -m pip --disable-pip-version-check --no-input "$@"; }
 install() { pip install --constraint tools/constraints.txt "$@"; }
