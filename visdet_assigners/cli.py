@@ -78,8 +78,8 @@ class _ConfigOptions(DictAction):
         super().__call__(parser, namespace, values, option_string)
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the config file and what changes it: ``--cfg-options`` and ``--assigners``."""
+def add_config_arguments(parser: argparse.ArgumentParser, assigners: bool = True) -> None:
+    """Add the config file and what changes it: ``--cfg-options`` and, unless a tool decides that, ``--assigners``."""
     parser.add_argument("config", help="config file")
     parser.add_argument(
         "--cfg-options",
@@ -90,6 +90,8 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         help="settings that replace those of the config, e.g. data_root=FOLDER model.backbone.depth=50; lists as "
         'KEY="[a,b]" without blanks. data_root reaches every data set and metric of the config',
     )
+    if not assigners:
+        return
     parser.add_argument(
         "--assigners",
         choices=["config", "visdet", "mmdet"],
