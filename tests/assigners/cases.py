@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from mmengine.structures import InstanceData
-from scenes import Objects, anchors, logits, points, predicted_boxes, proposals
 
 import visdet_assigners as va
+from scenes import Objects, anchors, logits, points, predicted_boxes, proposals
 
 
 @dataclass(frozen=True)

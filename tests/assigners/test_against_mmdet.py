@@ -16,9 +16,9 @@ from mmdet.models.task_modules import assigners as theirs
 from mmdet.registry import TASK_UTILS as MMDET
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
-from scenes import DATA, anchors, drawn_objects, logits, points, predicted_boxes, proposals, real_objects
 
 import visdet_assigners as ours
+from scenes import DATA, anchors, drawn_objects, logits, points, predicted_boxes, proposals, real_objects
 
 MAX_IOU = {
     "rpn": dict(pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3, match_low_quality=True),

@@ -5,8 +5,8 @@ import statistics
 import pytest
 import torch
 from mmengine.structures import InstanceData
-from scenes import anchors, drawn_objects
 
+from scenes import anchors, drawn_objects
 from visdet_assigners import ATSSAssigner
 from visdet_assigners.assigners.atss import atss
 

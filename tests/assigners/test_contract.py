@@ -6,12 +6,12 @@ from functools import cache
 
 import pytest
 import torch
-from assigners.cases import CASES
 from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.structures import InstanceData
-from scenes import Objects, anchors, draw_boxes, drawn_objects
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from assigners.cases import CASES
+from scenes import Objects, anchors, draw_boxes, drawn_objects
 from visdet_assigners import AssignResult, BaseAssigner
 from visdet_assigners.registry import REGISTERED
 

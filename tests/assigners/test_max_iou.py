@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from mmengine.structures import InstanceData
-from scenes import anchors, drawn_objects, proposals
 
+from scenes import anchors, drawn_objects, proposals
 from visdet_assigners import MaxIoUAssigner
 from visdet_assigners.assigners.max_iou import match_by_iou, max_iou, spread_repeated_boxes
 from visdet_assigners.functional.boxes import box_iou

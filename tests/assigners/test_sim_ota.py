@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from scenes import drawn_objects, logits, points, predicted_boxes
 
+from scenes import drawn_objects, logits, points, predicted_boxes
 from visdet_assigners.assigners.sim_ota import near_and_inside, sim_ota
 from visdet_assigners.functional import blocks
 from visdet_assigners.functional.boxes import box_iou

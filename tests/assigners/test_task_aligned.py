@@ -3,8 +3,8 @@
 import pytest
 import torch
 from mmengine.structures import InstanceData
-from scenes import anchors, drawn_objects, predicted_boxes
 
+from scenes import anchors, drawn_objects, predicted_boxes
 from visdet_assigners import TaskAlignedAssigner
 from visdet_assigners.assigners.task_aligned import task_aligned
 
