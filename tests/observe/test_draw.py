@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from scenes import anchors, drawn_objects, points
 
+from scenes import anchors, drawn_objects, points
 from visdet_assigners.assignment import IGNORED, NEGATIVE
 from visdet_assigners.observe.draw import (
     draw_assignments,

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from mmdet.models.task_modules.prior_generators import AnchorGenerator, MlvlPointGenerator
-from scenes import draw_boxes, feature_sizes
 
+from scenes import draw_boxes, feature_sizes
 from visdet_assigners.observe.priors import are_points, centers_and_sizes, grid_stride, infer_level_sizes
 
 STRIDES = [8, 16, 32, 64, 128]
