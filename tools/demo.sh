@@ -13,9 +13,21 @@ options=(--cfg-options data_root=$out/shapes)
 export CUDA_VISIBLE_DEVICES= PYTHONWARNINGS=ignore
 say() { echo "[demo] $*"; }
 
-# run LOG PATTERN COMMAND...: the whole output goes to LOG, the lines that match PATTERN to the terminal too.
+# Of mmengine's log only the progress: where the training is, how long it still takes, the loss; and each evaluation.
+show_progress() {
+  local line
+  while IFS= read -r line; do
+    if [[ $line =~ Epoch\(train\)\ *\[([0-9]+)\]\[\ *([0-9/]+)\].*eta:\ ([0-9:]+).*\ loss:\ ([0-9.]+) ]]; then
+      echo "  epoch ${BASH_REMATCH[1]}, step ${BASH_REMATCH[2]}, ${BASH_REMATCH[3]} left, loss ${BASH_REMATCH[4]}"
+    elif [[ $line =~ Epoch\((val|test)\).*bbox_mAP:\ ([0-9.]+).*bbox_mAP_50:\ ([0-9.]+) ]]; then
+      echo "  evaluation: AP ${BASH_REMATCH[2]}, AP50 ${BASH_REMATCH[3]}"
+    fi
+  done
+}
+
+# run LOG COMMAND...: all that the command prints goes into LOG, its progress to the terminal too.
 run() {
-  "${@:3}" 2>&1 | tee "$1" | { grep --line-buffered -oE "$2" || true; } && return
+  "${@:2}" 2>&1 | tee "$1" | show_progress && return
   tail -20 "$1" >&2
   say "error: this step failed; its end stands above, all of it in $1" >&2
   exit 1
@@ -27,14 +39,14 @@ mkdir -p $out
 say "1 of 4: drawing 200 pictures to train on and 50 to validate on"
 $python tools/make_shapes.py $out/shapes --train 200 --val 50 --size 320 240 --seed 0
 say "2 of 4: training 12 epochs (about 5 minutes on 2 cores)"
-run $out/train.log 'Epoch\(.*' $python tools/train.py $config --work-dir $out/training "${options[@]}"
+run $out/train.log $python tools/train.py $config --work-dir $out/training "${options[@]}"
 checkpoint=$(cat $out/training/last_checkpoint)
 say "3 of 4: testing it and drawing what it detects"
 # An absolute folder is taken as it is; mmdet puts a relative one below a folder named after the time.
-run $out/test.log 'Epoch\(test\).*' $python tools/test.py $config "$checkpoint" --work-dir $out/test \
+run $out/test.log $python tools/test.py $config "$checkpoint" --work-dir $out/test \
   --show-dir "$PWD/$out/detections" "${options[@]}"
 say "4 of 4: drawing which anchors one picture's objects were assigned"
-run $out/browse.log '^$' $python tools/browse_assignments.py $config "$checkpoint" --out-dir $out/assignments \
+run $out/browse.log $python tools/browse_assignments.py $config "$checkpoint" --out-dir $out/assignments \
   --show-number 1 "${options[@]}"
 
 metric() { sed -nE "s/.*coco\/$1: *([0-9.-]+).*/\1/p" $out/test.log | tail -1; }

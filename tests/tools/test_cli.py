@@ -1,6 +1,5 @@
 """The command-line tools: options, data roots, whose assigners, and one line for every mistake of the user."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -10,19 +9,12 @@ from mmdet.models.task_modules.assigners import MaxIoUAssigner as MMDetMaxIoU
 from mmdet.registry import TASK_UTILS as MMDET
 from mmengine.config import Config
 from mmengine.registry import HOOKS, DefaultScope
+from toolbox import ROOT, load_tool
 
 from visdet_assigners import ATSSAssigner, cli, registry
 
-ROOT = Path(__file__).parents[2]
 SHAPES_CONFIG = str(ROOT / "configs" / "atss" / "atss_r18_fpn_12e_shapes.py")
 ASSIGNER = "model.train_cfg.assigner"
-
-
-def load_tool(name: str):
-    spec = importlib.util.spec_from_file_location(f"tool_{name}", ROOT / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 train, test = load_tool("train"), load_tool("test")
