@@ -16,6 +16,7 @@ from torch import Tensor
 
 DATA = Path(os.environ.get("VISDET_ASSIGNERS_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 NUM_CLASSES = 8
+STRIDES = [8, 16, 32, 64, 128]
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,8 @@ def feature_sizes(image: tuple[int, int], strides: list[int]) -> list[tuple[int,
 
 def anchors(objects: Objects, ratios: tuple[float, ...] = (1.0,), scale: int = 8) -> tuple[Tensor, list[int]]:
     """Anchors of five levels as dense heads make them: (N, 4) and the level sizes."""
-    strides = [8, 16, 32, 64, 128]
-    made = AnchorGenerator(strides=strides, ratios=list(ratios), scales=[scale])
-    levels = made.grid_priors(feature_sizes(objects.image, strides), device="cpu")
+    made = AnchorGenerator(strides=STRIDES, ratios=list(ratios), scales=[scale])
+    levels = made.grid_priors(feature_sizes(objects.image, STRIDES), device="cpu")
     return torch.cat(levels), [len(level) for level in levels]
 
 

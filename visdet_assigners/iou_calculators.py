@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from visdet_assigners.functional.boxes import box_overlaps
@@ -63,3 +64,22 @@ class BboxOverlaps2D:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(scale={self.scale}, dtype={self.dtype})"
+
+
+@register
+class BboxOverlaps2D_GLIP(BboxOverlaps2D):  # noqa: N801  (the name that configs use)
+    """IoU of boxes whose right and bottom pixels belong to them, as GLIP (arXiv:2112.03857) was trained.
+
+    Widths and heights count one pixel more; only the plain IoU is defined, as in mmdet, whatever ``mode`` says.
+    """
+
+    def __call__(self, bboxes1: Tensor, bboxes2: Tensor, mode: str = "iou", is_aligned: bool = False) -> Tensor:
+        """IoU of (A, 4) and (B, 4) xyxy boxes -> (A, B); ``mode`` and ``is_aligned`` change nothing."""
+        bboxes1, bboxes2 = as_tensor(bboxes1), as_tensor(bboxes2)
+        x1, y1, x2, y2 = bboxes1[:, None, :4].unbind(-1)  # (A, 1) each
+        gt_x1, gt_y1, gt_x2, gt_y2 = bboxes2[None, :, :4].unbind(-1)  # (1, B) each
+        width = (torch.min(x2, gt_x2) - torch.max(x1, gt_x1) + 1).clamp(min=0)
+        height = (torch.min(y2, gt_y2) - torch.max(y1, gt_y1) + 1).clamp(min=0)
+        overlap = width * height
+        areas = (x2 - x1 + 1) * (y2 - y1 + 1) + (gt_x2 - gt_x1 + 1) * (gt_y2 - gt_y1 + 1)
+        return overlap / (areas - overlap)

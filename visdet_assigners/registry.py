@@ -9,6 +9,8 @@ built directly.
 from __future__ import annotations
 
 import logging
+import sys
+from abc import ABCMeta
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -61,6 +63,16 @@ def register(cls: T) -> T:
                 name, holder.__module__, SCOPE, name,
             )  # fmt: skip
     return cls
+
+
+def adopt(cls: type) -> None:
+    """Make a class count as mmdet's class of the same name in ``isinstance``, where mmdet's assigners are loaded.
+
+    Cascade RPN asks for its ``RegionAssigner`` so.  mmdet is not imported for it: before it is, nobody can ask.
+    """
+    theirs = getattr(sys.modules.get("mmdet.models.task_modules.assigners"), cls.__name__, None)
+    if isinstance(theirs, ABCMeta) and not issubclass(cls, theirs):
+        theirs.register(cls)
 
 
 def build(config: Any) -> Any:

@@ -10,7 +10,40 @@ import torch
 from mmengine.structures import InstanceData
 
 import visdet_assigners as va
-from scenes import Objects, anchors, logits, points, predicted_boxes, proposals
+from scenes import STRIDES, Objects, anchors, feature_sizes, logits, points, predicted_boxes, proposals
+
+
+def plainly(assigner, pred, gt, ignore, objects):
+    return assigner.assign(pred, gt, ignore)
+
+
+def level_sizes(pred, objects):
+    """Sizes of the levels, or one level where a test has left out priors."""
+    sizes = anchors(objects)[1]
+    return sizes if sum(sizes) == len(pred) else [len(pred)]
+
+
+def with_levels(assigner, pred, gt, ignore, objects):
+    return assigner.assign(pred, level_sizes(pred, objects), gt, ignore)
+
+
+def with_meta(assigner, pred, gt, ignore, objects):
+    return assigner.assign(pred, gt, meta(objects))
+
+
+def as_cascade_rpn(assigner, pred, gt, ignore, objects):
+    sizes = level_sizes(pred, objects)
+    return assigner.assign(pred, gt, meta(objects), feature_sizes(objects.image, STRIDES), sizes, 8, STRIDES)
+
+
+def as_tensors(assigner, pred, gt, ignore, objects):
+    tensors = [getattr(pred, name, None) for name in ("scores", "bboxes")]
+    tensors += [getattr(gt, name, None) for name in ("bboxes", "labels")]
+    return assigner.assign(*tensors, meta(objects))
+
+
+def meta(objects):
+    return dict(img_shape=objects.image, img_path="scene.png")
 
 
 @dataclass(frozen=True)
@@ -22,9 +55,12 @@ class Case:
         pred: makes the predictions for a scene.
         fields: floating fields of the predictions that it reads, those that may not hold NaN or inf.
         boxes: fields of the predictions that hold xyxy boxes, which may come in mmdet's containers.
-        levels: whether ``num_level_priors`` is the second argument.
-        meta: whether ``img_meta`` is the third.
+        call: hands the instances over as its heads do.
+        levels: whether the order of the priors matters beyond their level.
         ignores: whether it honours ignore regions.
+        best_overlap: whether ``max_overlaps`` tells the best overlap of a prior even where nothing is matched.
+        matched_only: whether ``max_overlaps`` has an entry for each match alone.
+        own_layout: whether the result has a layout of its own, not one entry for each prior.
         per_object: whether the number of operators may grow with the number of distinct dynamic k.
         without_order: the same without the rule by which the last object wins, where it has one.
     """
@@ -33,9 +69,12 @@ class Case:
     pred: Callable[[Objects], InstanceData]
     fields: tuple[str, ...]
     boxes: tuple[str, ...]
+    call: Callable[..., Any] = plainly
     levels: bool = False
-    meta: bool = False
     ignores: bool = False
+    best_overlap: bool = False
+    matched_only: bool = False
+    own_layout: bool = False
     per_object: bool = False
     without_order: Callable[[], Any] | None = None
 
@@ -43,13 +82,7 @@ class Case:
         """Run the assigner as a head does."""
         pred = self.pred(objects) if pred is None else pred
         gt = self.gt(objects) if gt is None else gt
-        assigner = self.build()
-        if self.levels:
-            sizes = anchors(objects)[1]
-            return assigner.assign(pred, sizes if sum(sizes) == len(pred) else [len(pred)], gt, ignore)
-        if self.meta:
-            return assigner.assign(pred, gt, dict(img_shape=objects.image, img_path="scene.png"))
-        return assigner.assign(pred, gt, ignore)
+        return self.call(self.build(), pred, gt, ignore, objects)
 
     @staticmethod
     def gt(objects: Objects) -> InstanceData:
@@ -91,41 +124,106 @@ def queries(objects: Objects) -> InstanceData:
     return pred
 
 
+def likely_queries(objects: Objects) -> InstanceData:
+    pred = queries(objects)
+    pred.scores = pred.scores.sigmoid()
+    return pred
+
+
+def approximated(objects: Objects) -> InstanceData:
+    pred = prior_boxes(objects)
+    size = (pred.priors[:, 2:] - pred.priors[:, :2]).repeat(1, 2) * torch.tensor([-0.1, -0.2, 0.1, 0.2])
+    pred.approxs = torch.stack([pred.priors, pred.priors + size], dim=1)
+    return pred
+
+
+def flagged(objects: Objects) -> InstanceData:
+    pred = prior_boxes(objects)
+    pred.responsible_flags = torch.rand(len(pred), generator=torch.Generator().manual_seed(4)) < 0.5
+    return pred
+
+
+def decoded(objects: Objects) -> InstanceData:
+    pred = prior_boxes(objects)
+    pred.decoder_priors = predicted_boxes(pred.priors, objects, seed=5)
+    return pred
+
+
+def validated(objects: Objects) -> InstanceData:
+    pred = prior_boxes(objects)
+    pred.valid_flags = torch.ones(len(pred), dtype=torch.bool)
+    return pred
+
+
 DINO = [
     dict(type="FocalLossCost", weight=2.0),
     dict(type="BBoxL1Cost", weight=5.0, box_format="xywh"),
     dict(type="IoUCost", iou_mode="giou", weight=2.0),
 ]
 
+LOOSE = dict(pos_iou_thr=0.5, neg_iou_thr=0.4)
+LAST_FREE = dict(**LOOSE, match_low_quality=False)
+
 CASES: dict[str, Case] = {
     "MaxIoUAssigner": Case(
-        lambda: va.MaxIoUAssigner(0.5, 0.4, 0.2, ignore_iof_thr=0.5), prior_boxes, ("priors",), ("priors",),
-        ignores=True,
-        without_order=lambda: va.MaxIoUAssigner(0.5, 0.4, match_low_quality=False),
+        lambda: va.MaxIoUAssigner(**LOOSE, min_pos_iou=0.2, ignore_iof_thr=0.5),
+        prior_boxes, ("priors",), ("priors",), ignores=True, best_overlap=True,
+        without_order=lambda: va.MaxIoUAssigner(**LAST_FREE),
     ),
     "MaxIoUAssigner-first-of-equals": Case(
-        lambda: va.MaxIoUAssigner(0.5, 0.4, gt_max_assign_all=False, ignore_iof_thr=0.5),
-        prior_boxes, ("priors",), ("priors",),
-        ignores=True,
-        without_order=lambda: va.MaxIoUAssigner(0.5, 0.4, match_low_quality=False),
+        lambda: va.MaxIoUAssigner(**LOOSE, gt_max_assign_all=False, ignore_iof_thr=0.5),
+        prior_boxes, ("priors",), ("priors",), ignores=True, best_overlap=True,
+        without_order=lambda: va.MaxIoUAssigner(**LAST_FREE),
+    ),
+    "ApproxMaxIoUAssigner": Case(
+        lambda: va.ApproxMaxIoUAssigner(**LOOSE, ignore_iof_thr=0.5),
+        approximated, ("priors", "approxs"), ("priors",), ignores=True, best_overlap=True,
+        without_order=lambda: va.ApproxMaxIoUAssigner(**LAST_FREE),
     ),
     "ATSSAssigner": Case(
-        lambda: va.ATSSAssigner(9, ignore_iof_thr=0.5), prior_boxes, ("priors",), ("priors",), levels=True, ignores=True
+        lambda: va.ATSSAssigner(9, ignore_iof_thr=0.5),
+        prior_boxes, ("priors",), ("priors",), with_levels, levels=True, ignores=True,
     ),
     "ATSSAssigner-ddod": Case(
-        lambda: va.ATSSAssigner(9, alpha=0.8), dense, ("priors", "bboxes", "scores"), ("priors", "bboxes"), levels=True
+        lambda: va.ATSSAssigner(9, alpha=0.8),
+        dense, ("priors", "bboxes", "scores"), ("priors", "bboxes"), with_levels, levels=True,
     ),
     "TaskAlignedAssigner": Case(
         lambda: va.TaskAlignedAssigner(13), probable, ("priors", "bboxes", "scores"), ("priors", "bboxes")
     ),
-    "SimOTAAssigner": Case(
-        lambda: va.SimOTAAssigner(), pointwise, ("priors", "bboxes", "scores"), ("bboxes",), per_object=True
+    "SimOTAAssigner": Case(va.SimOTAAssigner, pointwise, ("priors", "bboxes", "scores"), ("bboxes",), per_object=True),
+    "DynamicSoftLabelAssigner": Case(
+        va.DynamicSoftLabelAssigner, pointwise, ("priors", "bboxes", "scores"), ("bboxes",), per_object=True
     ),
     "HungarianAssigner": Case(
-        lambda: va.HungarianAssigner(DINO), queries, ("bboxes", "scores"), ("bboxes",), meta=True
+        lambda: va.HungarianAssigner(DINO), queries, ("bboxes", "scores"), ("bboxes",), with_meta
     ),
     "MaskHungarianAssigner": Case(
         lambda: va.MaskHungarianAssigner(dice_cost=dict(type="DiceCost", pred_act=True, eps=1.0)),
-        queries, ("scores", "masks"), (), meta=True,
+        queries, ("scores", "masks"), (), with_meta,
+    ),
+    "TopkHungarianAssigner": Case(
+        lambda: va.TopkHungarianAssigner(4),
+        likely_queries, ("bboxes", "scores"), ("bboxes",), as_tensors, matched_only=True,
+    ),
+    "GridAssigner": Case(
+        lambda: va.GridAssigner(0.5, 0.5), flagged, ("priors",), ("priors",), best_overlap=True,
+        without_order=lambda: va.GridAssigner(0.5, 0.5, min_pos_iou=1.0),
+    ),
+    "UniformAssigner": Case(
+        lambda: va.UniformAssigner(0.15, 0.7), decoded, ("priors", "decoder_priors"), ("priors", "decoder_priors"),
+        best_overlap=True, without_order=lambda: va.UniformAssigner(0.15, 0.7, match_times=1),
+    ),
+    "RegionAssigner": Case(
+        lambda: va.RegionAssigner(0.2, 0.5), validated, ("priors",), ("priors",), as_cascade_rpn, levels=True,
+        without_order=lambda: va.RegionAssigner(0.05, 0.05),
+    ),
+    "CenterRegionAssigner": Case(
+        lambda: va.CenterRegionAssigner(0.3, 0.6), prior_boxes, ("priors",), ("priors",)
+    ),
+    "PointAssigner": Case(lambda: va.PointAssigner(4, 3), pointwise, ("priors",), ()),
+    "MultiInstanceAssigner": Case(
+        lambda: va.MultiInstanceAssigner(2, pos_iou_thr=0.5, neg_iou_thr=0.5),
+        prior_boxes, ("priors",), ("priors",), own_layout=True,
     ),
 }  # fmt: skip

@@ -4,9 +4,11 @@ Argued differences, which the scenes here leave out or the comparison allows; ea
 
 - a ground truth that overlaps no prior takes none (MaxIoU with ``min_pos_iou=0``): test_max_iou.py;
 - ignore regions hold in images without ground truths: test_max_iou.py, test_atss.py;
-- ``max_overlaps`` of unmatched priors is 0, mmdet writes -1e8 (ATSS, TaskAligned) or -1e5 (SimOTA): compared at
-  positives here, and 0 elsewhere in test_contract.py;
-- a ground truth of no area takes no prior (SimOTA): test_sim_ota.py.
+- ``max_overlaps`` of unmatched priors is 0, mmdet writes -1e8 (ATSS, TaskAligned, DynamicSoftLabel) or -1e5 (SimOTA):
+  compared at positives here, and 0 elsewhere in test_contract.py;
+- a ground truth of no area takes no prior (SimOTA, DynamicSoftLabel, Point): test_sim_ota.py, test_point.py;
+- Uniform's ``max_overlaps`` has length N, Region's ``labels`` are -1 where nothing is matched: compared so here;
+- MultiInstance needs as many boxes as instances in mmdet: test_multi_instance.py.
 """
 
 import numpy as np
@@ -18,7 +20,18 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
 import visdet_assigners as ours
-from scenes import DATA, anchors, drawn_objects, logits, points, predicted_boxes, proposals, real_objects
+from scenes import (
+    DATA,
+    STRIDES,
+    anchors,
+    drawn_objects,
+    feature_sizes,
+    logits,
+    points,
+    predicted_boxes,
+    proposals,
+    real_objects,
+)
 
 MAX_IOU = {
     "rpn": dict(pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3, match_low_quality=True),
@@ -206,6 +219,159 @@ def test_sim_ota(objects, sharp, config):
         scores=scores.round() if sharp else scores,  # probabilities of 0 and 1 make many equal costs
     )
     equal(mine.assign(pred, objects.instances), reference.assign(pred, objects.instances))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        dict(pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3),  # GA-RPN
+        dict(pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0.4),  # GA-RetinaNet
+        dict(pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0.0),  # SABL
+        dict(pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0.2, ignore_iof_thr=0.5, gt_max_assign_all=False),
+    ],
+)
+@pytest.mark.parametrize("objects", OBJECTS, ids=NAMES)
+def test_approx_max_iou(objects, config):
+    mine, reference = both("ApproxMaxIoUAssigner", **config)
+    squares, _ = anchors(objects)
+    width = (squares[:, 2:] - squares[:, :2]).repeat(1, 2) / 2 * torch.tensor([-1, -1, 1, 1])
+    approxs = torch.stack([squares + width * (factor - 1) for factor in (1.0, 1.26, 1.59)], dim=1)
+    kept = objects.instances
+    if len(kept):  # objects that overlap no prior are an argued difference
+        overlap = theirs.BboxOverlaps2D()(objects.boxes, approxs.flatten(0, 1))
+        kept = kept[overlap.amax(dim=1) > 0]
+    arguments = (InstanceData(priors=squares, approxs=approxs), kept, objects.ignore if len(kept) else None)
+    equal(mine.assign(*arguments), reference.assign(*arguments), everywhere=True)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        dict(pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0),  # YOLOv3
+        dict(pos_iou_thr=0.4, neg_iou_thr=(0.1, 0.3), min_pos_iou=0.1, gt_max_assign_all=False),
+        dict(pos_iou_thr=0.5, neg_iou_thr=[0.0, 0.5]),
+    ],
+)
+@pytest.mark.parametrize("objects", OBJECTS, ids=NAMES)
+def test_grid(objects, config):
+    mine, reference = both("GridAssigner", **config)
+    priors, sizes = anchors(objects, ratios=(0.5, 1.0, 2.0), scale=4)
+    flags = []
+    center = (objects.boxes[:, :2] + objects.boxes[:, 2:]) / 2
+    for stride, (height, width) in zip(STRIDES, feature_sizes(objects.image, STRIDES)):
+        column, row = (center // stride).long().clamp(min=0).unbind(1)
+        cells = torch.zeros(height, width, dtype=torch.uint8)
+        cells[row.clamp(max=height - 1), column.clamp(max=width - 1)] = 1
+        flags.append(cells.flatten().repeat_interleave(3))
+    flags = torch.cat(flags)
+    assert len(flags) == sum(sizes)
+    pred = InstanceData(priors=priors, responsible_flags=flags)
+    equal(mine.assign(pred, objects.instances), reference.assign(pred, objects.instances), everywhere=True)
+
+
+@pytest.mark.parametrize("match_times", [4, 1])
+@pytest.mark.parametrize("objects", OBJECTS, ids=NAMES)
+def test_uniform(objects, match_times):
+    mine, reference = both("UniformAssigner", pos_ignore_thr=0.15, neg_ignore_thr=0.7, match_times=match_times)
+    priors, _ = anchors(objects)
+    pred = InstanceData(priors=priors, decoder_priors=predicted_boxes(priors, objects, seed=12))
+    result, expected = (assigner.assign(pred, objects.instances) for assigner in (mine, reference))
+    assert result.max_overlaps.shape == (len(priors),)
+    expected.max_overlaps = result.max_overlaps
+    equal(result, expected)
+    for name in ("pos_idx", "pos_predicted_boxes", "target_boxes"):
+        assert torch.equal(result.get_extra_property(name), expected.get_extra_property(name))
+
+
+@pytest.mark.parametrize("config", [dict(center_ratio=0.2, ignore_ratio=0.5), dict(center_ratio=0.6, ignore_ratio=0.7)])
+@pytest.mark.parametrize("border", [0, 40, -1])
+@pytest.mark.parametrize("objects", OBJECTS, ids=NAMES)
+def test_region(objects, config, border):
+    mine, reference = both("RegionAssigner", **config)
+    priors, sizes = anchors(objects)
+    valid = torch.rand(len(priors), generator=torch.Generator().manual_seed(13)) < 0.95
+    arguments = (
+        InstanceData(priors=priors, valid_flags=valid), objects.instances, dict(img_shape=objects.image),
+        feature_sizes(objects.image, STRIDES), sizes, 8, STRIDES, None, border,
+    )  # fmt: skip
+    result, expected = mine.assign(*arguments), reference.assign(*arguments)
+    expected.labels = torch.where(expected.gt_inds > 0, expected.labels, -1)
+    equal(result, expected, everywhere=True)
+    assert isinstance(mine, theirs.RegionAssigner)  # Cascade RPN asks
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        dict(pos_scale=0.2, neg_scale=0.2, min_pos_iof=0.01),  # FSAF
+        dict(pos_scale=0.3, neg_scale=0.6),
+        dict(pos_scale=0.3, neg_scale=0.6, foreground_dominate=True),
+    ],
+)
+@pytest.mark.parametrize("objects", OBJECTS, ids=NAMES)
+def test_center_region(objects, config):
+    mine, reference = both("CenterRegionAssigner", **config)
+    arguments = (InstanceData(priors=anchors(objects, scale=4)[0]), objects.instances, objects.ignore)
+    result, expected = mine.assign(*arguments), reference.assign(*arguments)
+    equal(result, expected)
+    assert torch.equal(result.get_extra_property("shadowed_labels"), expected.get_extra_property("shadowed_labels"))
+
+
+@pytest.mark.parametrize("config", [dict(scale=4, pos_num=1), dict(scale=4, pos_num=3), dict(scale=8, pos_num=2)])
+@pytest.mark.parametrize("objects", OBJECTS, ids=NAMES)
+def test_point(objects, config):
+    mine, reference = both("PointAssigner", **config)
+    pred = InstanceData(priors=points(objects)[:, :3])
+    equal(mine.assign(pred, objects.instances), reference.assign(pred, objects.instances))
+
+
+@pytest.mark.parametrize("with_masks", [False, True])
+@pytest.mark.parametrize("config", [dict(topk=13), dict(soft_center_radius=1.5, topk=5, iou_weight=2.0)])
+@pytest.mark.parametrize("objects", OBJECTS, ids=NAMES)
+def test_dynamic_soft_label(objects, config, with_masks):
+    mine, reference = both("DynamicSoftLabelAssigner", **config)
+    priors = points(objects)
+    reach = 2 * priors[:, 2:]
+    pred = InstanceData(
+        priors=priors,
+        bboxes=predicted_boxes(torch.cat([priors[:, :2] - reach, priors[:, :2] + reach], dim=1), objects, seed=14),
+        scores=logits(len(priors), objects, seed=15),
+    )
+    gt = objects.instances
+    if with_masks:
+        height, width = objects.image
+        x, y = torch.arange(width), torch.arange(height)[:, None]
+        x1, y1, x2, y2 = objects.boxes[:, :, None, None].unbind(1)
+        gt.masks = (x >= x1) & (y >= y1) & (x < (x1 + x2) / 2) & (y < y2)
+    equal(mine.assign(pred, gt), reference.assign(pred, gt))
+
+
+@pytest.mark.parametrize("topk", [4, 8])
+@pytest.mark.parametrize("objects", OBJECTS, ids=NAMES)
+def test_topk_hungarian(objects, topk):
+    mine, reference = both("TopkHungarianAssigner", topk=topk)
+    pred, _ = queries(objects, "dino")
+    arguments = (pred.scores.sigmoid(), pred.bboxes, objects.boxes, objects.labels, dict(img_shape=objects.image))
+    result, expected = mine.assign(*arguments), reference.assign(*arguments)
+    equal(result, expected, everywhere=True)
+    if len(objects.boxes):
+        assert torch.equal(result.assign_metrics, expected.assign_metrics)
+
+
+@pytest.mark.parametrize("num_instance", [2, 3])
+@pytest.mark.parametrize("objects", OBJECTS, ids=NAMES)
+def test_multi_instance(objects, num_instance):
+    config = dict(pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.3, match_low_quality=False, num_instance=num_instance)
+    mine, reference = both("MultiInstanceAssigner", **config)
+    if len(objects.boxes) + len(objects.crowds) < num_instance:
+        return  # mmdet mixes up the proposals, see test_multi_instance.py
+    ignore = objects.ignore
+    ignore.labels = torch.full((len(ignore),), -1)
+    arguments = (InstanceData(priors=proposals(objects, 200, seed=16)), objects.instances, ignore)
+    result, expected = mine.assign(*arguments), reference.assign(*arguments)
+    for name in ("gt_inds", "labels", "max_overlaps"):
+        assert torch.equal(getattr(result, name), getattr(expected, name))
+    assert result.num_gts == expected.num_gts
 
 
 def queries(objects, setting):

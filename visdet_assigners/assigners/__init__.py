@@ -4,20 +4,38 @@ The classes stand here; the functions are imported from their files, as ``from v
 atss``.
 """
 
+from visdet_assigners.assigners.approx_max_iou import ApproxMaxIoUAssigner
 from visdet_assigners.assigners.atss import ATSSAssigner
 from visdet_assigners.assigners.base import BaseAssigner
+from visdet_assigners.assigners.center_region import CenterRegionAssigner
+from visdet_assigners.assigners.dynamic_soft_label import DynamicSoftLabelAssigner
+from visdet_assigners.assigners.grid import GridAssigner
 from visdet_assigners.assigners.hungarian import HungarianAssigner
 from visdet_assigners.assigners.mask_hungarian import MaskHungarianAssigner
 from visdet_assigners.assigners.max_iou import MaxIoUAssigner
+from visdet_assigners.assigners.multi_instance import MultiInstanceAssigner
+from visdet_assigners.assigners.point import PointAssigner
+from visdet_assigners.assigners.region import RegionAssigner
 from visdet_assigners.assigners.sim_ota import SimOTAAssigner
 from visdet_assigners.assigners.task_aligned import TaskAlignedAssigner
+from visdet_assigners.assigners.topk_hungarian import TopkHungarianAssigner
+from visdet_assigners.assigners.uniform import UniformAssigner
 
 __all__ = [
     "ATSSAssigner",
+    "ApproxMaxIoUAssigner",
     "BaseAssigner",
+    "CenterRegionAssigner",
+    "DynamicSoftLabelAssigner",
+    "GridAssigner",
     "HungarianAssigner",
     "MaskHungarianAssigner",
     "MaxIoUAssigner",
+    "MultiInstanceAssigner",
+    "PointAssigner",
+    "RegionAssigner",
     "SimOTAAssigner",
     "TaskAlignedAssigner",
+    "TopkHungarianAssigner",
+    "UniformAssigner",
 ]

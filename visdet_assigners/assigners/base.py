@@ -11,7 +11,7 @@ from torch import Tensor
 from visdet_assigners.assignment import AssignResult
 from visdet_assigners.functional.tensors import as_float32, as_tensor, finite_fault, label_fault
 from visdet_assigners.iou_calculators import BboxOverlaps2D, IoUCalculator
-from visdet_assigners.registry import build
+from visdet_assigners.registry import adopt, build
 
 
 class BaseAssigner(ABC):
@@ -21,6 +21,10 @@ class BaseAssigner(ABC):
     Errors are raised for mistakes of the caller and name the assigner, the field and, where it is known, the image.
     Values are checked on CPU only: on a device each check would wait for it.
     """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> BaseAssigner:  # noqa: D102
+        adopt(cls)
+        return super().__new__(cls)
 
     @abstractmethod
     def assign(self, *args: Any, **kwargs: Any) -> AssignResult:

@@ -14,11 +14,16 @@ from torch import Tensor
 from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, to_assign_result
 from visdet_assigners.functional.boxes import box_iou
-from visdet_assigners.functional.resolve import last_claim
+from visdet_assigners.functional.resolve import best_priors
 from visdet_assigners.iou_calculators import IoUCalculator
 from visdet_assigners.registry import register
 
 Threshold = float | Sequence[float]
+
+
+def threshold_band(threshold: Threshold) -> tuple[float, float]:
+    """A pair as it is, one number as (0, number)."""
+    return (threshold[0], threshold[1]) if isinstance(threshold, Sequence) else (0.0, threshold)
 
 
 def max_iou(
@@ -99,19 +104,13 @@ def match_by_iou(
         iou = iou.masked_fill(ignored[:, None], -1)
 
     quality, best_gt = iou.max(dim=1)  # (N,)
-    low, high = neg_iou_thr if isinstance(neg_iou_thr, Sequence) else (0.0, neg_iou_thr)
+    low, high = threshold_band(neg_iou_thr)
     negative = (quality >= low) & (quality < high)
     gt_index = torch.where(negative, NEGATIVE, IGNORED)
     gt_index = torch.where(quality >= pos_iou_thr, best_gt, gt_index)
     if match_low_quality:
-        best_iou, best_prior = iou.max(dim=0)  # (M,)
-        matched = (best_iou >= min_pos_iou) & (best_iou > 0)
-        if gt_max_assign_all:
-            taken_by = last_claim((iou == best_iou) & matched)
-        else:
-            number = torch.arange(num_gts, device=iou.device)
-            number = number.masked_fill(~matched, -1)
-            taken_by = gt_index.new_full((num_priors,), -1).scatter_reduce(0, best_prior, number, "amax")
+        best_iou = iou.amax(dim=0)  # (M,)
+        taken_by = best_priors(iou, (best_iou >= min_pos_iou) & (best_iou > 0), gt_max_assign_all)
         gt_index = torch.where(taken_by >= 0, taken_by, gt_index)
     return Assignment(gt_index, quality)
 
@@ -239,24 +238,40 @@ class MaxIoUAssigner(OverlapMixin, BaseAssigner):
             ValueError: a field is missing or has the wrong shape, or on CPU is not finite.
         """
         priors = self.read(pred_instances, "pred_instances", "priors", columns=4)
+        return self.assign_candidates(priors, priors, gt_instances, gt_instances_ignore)
+
+    def assign_candidates(
+        self, priors: Tensor, candidates: Tensor, gt_instances: Any, gt_instances_ignore: Any
+    ) -> AssignResult:
+        """Assign the priors by the overlaps of their candidates, on the CPU where there are too many ground truths.
+
+        Args:
+            priors: (N, 4), compared with the ignore regions.
+            candidates: what ``candidate_overlaps`` compares with the ground truths; the priors themselves here.
+            gt_instances: as in ``assign``.
+            gt_instances_ignore: as in ``assign``.
+        """
         gts, labels = self.read_ground_truths(gt_instances)
         regions = None
         if gt_instances_ignore is not None:
             regions = self.read(gt_instances_ignore, "gt_instances_ignore", "bboxes", columns=4)
         device = priors.device
         if 0 < self.gpu_assign_thr < len(gts):
-            priors, gts, labels = priors.cpu(), gts.cpu(), labels.cpu()
+            priors, candidates, gts, labels = priors.cpu(), candidates.cpu(), gts.cpu(), labels.cpu()
             regions = None if regions is None else regions.cpu()
 
         if self.perm_repeat_gt_cfg is not None and len(priors):
             gts = spread_repeated_boxes(gts, self.iou_calculator, **self.perm_repeat_gt_cfg)
-        iou = self.overlaps(gts, priors)  # (M, N), the order in which mmdet calls its calculators
         ignored = self.ignored_priors(priors, regions, self.ignore_wrt_candidates)
-        result = self._assign_by_iou(iou.T, labels, ignored)
+        result = self._assign_by_iou(self.candidate_overlaps(candidates, gts), labels, ignored)
         if result.gt_inds.device != device:
             for name in ("gt_inds", "max_overlaps", "labels"):
                 setattr(result, name, getattr(result, name).to(device))
         return result
+
+    def candidate_overlaps(self, candidates: Tensor, gts: Tensor) -> Tensor:
+        """Overlaps (N, M) of the candidates; in the order of arguments in which mmdet calls its calculators."""
+        return self.overlaps(gts, candidates).T
 
     @torch.no_grad()
     def assign_wrt_overlaps(self, overlaps: Tensor, gt_labels: Tensor) -> AssignResult:

@@ -15,7 +15,7 @@ from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
 from visdet_assigners.assignment import NEGATIVE, Assignment, AssignResult, to_assign_result
 from visdet_assigners.functional.boxes import border_distance, box_area, box_center
 from visdet_assigners.functional.costs import one_hot_cost
-from visdet_assigners.functional.select import cheapest, dynamic_k
+from visdet_assigners.functional.resolve import match_dynamic_k
 from visdet_assigners.registry import register
 
 OUTSIDE = 1e5
@@ -41,28 +41,6 @@ def near_and_inside(points: Tensor, gts: Tensor, radius: float) -> tuple[Tensor,
     vertical = torch.min(y - (center_y - reach_y), (center_y + reach_y) - y)
     has_area = box_area(gts) > 0
     return (border_distance(x, y, gts) > 0) & has_area, (torch.min(horizontal, vertical) > 0) & has_area
-
-
-def match_dynamic_k(cost: Tensor, iou: Tensor, has_area: Tensor, topk: int) -> Tensor:
-    """Give each ground truth its cheapest priors, as many as its largest IoUs sum to, at least one.
-
-    A prior taken twice goes to the ground truth that it is cheapest for, which may be one that had not taken it.
-
-    Args:
-        cost: (N, M), N at least 1.
-        iou: (N, M).
-        has_area: (M,) bool; others get nothing.
-        topk: IoUs that are summed.
-
-    Returns:
-        (N,) int64, the ground truth of each prior, ``NEGATIVE`` where there is none.
-    """
-    counts = dynamic_k(iou, topk).clamp(min=1) * has_area
-    taken = cheapest(cost, counts)  # (N, M)
-    times = taken.sum(dim=1)
-    only = taken.int().argmax(dim=1)
-    cheapest_gt = cost.masked_fill(~has_area, float("inf")).min(dim=1).indices
-    return torch.where(times == 0, NEGATIVE, torch.where(times == 1, only, cheapest_gt))
 
 
 def sim_ota(

@@ -125,3 +125,27 @@ def one_hot_cost(scores: Tensor, labels: Tensor) -> Tensor:
             entropy = F.binary_cross_entropy(block, targets.expand(len(block), -1, -1), reduction="none")
         cost[rows] = entropy.sum(-1).to(cost.dtype)
     return cost[:, labels] if by_class else cost
+
+
+def soft_label_cost(logits: Tensor, labels: Tensor, iou: Tensor) -> Tensor:
+    """Binary cross entropy of all classes against the IoU at the right one, weighted by the squared gap (RTMDet, eq.
+    2).
+
+    Computed over blocks of priors, so that nothing of size (N, M, C) is made.
+
+    Args:
+        logits: (N, C).
+        labels: (M,) int64, 0 to C - 1.
+        iou: (N, M), the soft labels.
+
+    Returns:
+        (N, M).
+    """
+    one_hot = F.one_hot(labels.long(), logits.shape[1]).float()  # (M, C)
+    cost = torch.empty_like(iou)
+    for rows in split_rows(len(logits), bytes_per_row=5 * 4 * one_hot.numel()):
+        target = one_hot * iou[rows, :, None]  # (n, M, C)
+        predicted = logits[rows, None].expand_as(target)
+        entropy = F.binary_cross_entropy_with_logits(predicted, target, reduction="none")
+        cost[rows] = (entropy * (target - predicted.sigmoid()).abs().pow(2.0)).sum(dim=-1)
+    return cost

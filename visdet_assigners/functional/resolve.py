@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from visdet_assigners.functional.select import cheapest, dynamic_k
+
 
 def keep_best(candidates: Tensor, claimed: Tensor, quality: Tensor, num_priors: int) -> tuple[Tensor, Tensor]:
     """Give each claimed prior to the ground truth of highest quality, to the first of equals.
@@ -40,3 +42,44 @@ def last_claim(claims: Tensor) -> Tensor:
     """Index of the last ground truth that claims each prior: (N, M) bool -> (N,) int64, -1 where none does."""
     number = torch.arange(1, claims.shape[1] + 1, device=claims.device, dtype=torch.int32)
     return (claims * number).amax(dim=1).long() - 1
+
+
+def best_priors(iou: Tensor, allowed: Tensor, share: bool) -> Tensor:
+    """Let each allowed ground truth take the prior that overlaps it most; of several takers the last wins.
+
+    Args:
+        iou: (N, M), N and M at least 1.
+        allowed: (M,) bool, the ground truths that may take.
+        share: a ground truth takes all the priors that have its best IoU; otherwise the first of them.
+
+    Returns:
+        (N,) int64, the taker of each prior, -1 where there is none.
+    """
+    best_iou, best_prior = iou.max(dim=0)  # (M,)
+    if share:
+        return last_claim((iou == best_iou) & allowed)
+    number = torch.arange(iou.shape[1], device=iou.device).masked_fill(~allowed, -1)
+    return number.new_full((iou.shape[0],), -1).scatter_reduce(0, best_prior, number, "amax")
+
+
+def match_dynamic_k(cost: Tensor, iou: Tensor, allowed: Tensor, topk: int) -> Tensor:
+    """Give each ground truth its cheapest priors, as many as its largest IoUs sum to, at least one.
+
+    A prior taken twice goes to the ground truth that it is cheapest for, which may be one that had not taken it
+    (Ge et al., YOLOX, arXiv:2107.08430).
+
+    Args:
+        cost: (N, M), N at least 1.
+        iou: (N, M).
+        allowed: (M,) bool; the other ground truths get nothing.
+        topk: IoUs that are summed.
+
+    Returns:
+        (N,) int64, the ground truth of each prior, -1 where there is none.
+    """
+    counts = dynamic_k(iou, topk).clamp(min=1) * allowed
+    taken = cheapest(cost, counts)  # (N, M)
+    times = taken.sum(dim=1)
+    only = taken.int().argmax(dim=1)
+    cheapest_gt = cost.masked_fill(~allowed, float("inf")).min(dim=1).indices
+    return torch.where(times == 0, -1, torch.where(times == 1, only, cheapest_gt))

@@ -1,0 +1,152 @@
+"""DynamicSoftLabel: SimOTA with soft labels and a soft centre.
+
+Lyu et al., RTMDet, arXiv:2212.07784, section 3.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
+from visdet_assigners.assignment import NEGATIVE, Assignment, AssignResult, to_assign_result
+from visdet_assigners.functional.boxes import border_distance, box_area, box_center
+from visdet_assigners.functional.costs import soft_label_cost
+from visdet_assigners.functional.masks import center_of_mass
+from visdet_assigners.functional.resolve import match_dynamic_k
+from visdet_assigners.registry import register
+
+EPS = 1e-7
+
+
+def dynamic_soft_label(
+    points: Tensor,
+    gts: Tensor,
+    labels: Tensor,
+    iou: Tensor,
+    logits: Tensor,
+    centers: Tensor | None = None,
+    soft_center_radius: float = 3.0,
+    topk: int = 13,
+    iou_weight: float = 3.0,
+) -> Assignment:
+    """Match points to the ground truths of one image by the cost of their predictions.
+
+    A point is a candidate when it lies inside any box.  Its cost for a ground truth is the classification loss against
+    the IoU as a soft label + ``iou_weight`` * -log IoU + 10^(distance in strides - ``soft_center_radius``).  Each
+    ground truth takes its cheapest candidates, as many as its ``topk`` largest IoUs sum to.
+
+    Args:
+        points: (N, 3 or more) x, y and stride, pixels; N may be 0.
+        gts: (M, 4) xyxy, pixels; M may be 0.
+        labels: (M,) classes.
+        iou: (N, M) of the predicted boxes with the ground truths.
+        logits: (N, C).
+        centers: (M, 2) x and y of the ground truths where they are not the middles of the boxes.
+        soft_center_radius: distance in strides at which the centre's cost is 1.
+        topk: IoUs that are summed.
+        iou_weight: weight of the IoU cost.
+
+    Returns:
+        Assignment with ``quality`` = IoU of the predicted with the matched box, 0 elsewhere.
+
+    Differs from mmdet: a box of no area gets no positive, and quality is 0 where nothing is matched (mmdet: -1e8).
+    """
+    num_points, num_gts = iou.shape
+    gt_index = torch.full((num_points,), NEGATIVE, dtype=torch.long, device=iou.device)
+    quality = iou.new_zeros(num_points, dtype=torch.float32)
+    if num_gts == 0 or num_points == 0:
+        return Assignment(gt_index, quality)
+    has_area = box_area(gts) > 0
+    inside = (border_distance(points[:, :1], points[:, 1:2], gts) > 0) & has_area  # (N, M)
+    candidates = inside.any(dim=1).nonzero()[:, 0]
+    if len(candidates) == 0:
+        return Assignment(gt_index, quality)
+
+    points, iou = points[candidates], iou[candidates]
+    center_x, center_y = box_center(gts) if centers is None else centers.unbind(1)
+    distance = ((points[:, :1] - center_x).pow(2) + (points[:, 1:2] - center_y).pow(2)).sqrt() / points[:, 2:3]
+    cost = (
+        soft_label_cost(logits[candidates], labels, iou)
+        + -torch.log(iou + EPS) * iou_weight
+        + torch.pow(10, distance - soft_center_radius)
+    )
+    matched = match_dynamic_k(cost, iou, has_area, topk)
+    matched_iou = iou.gather(1, matched.clamp(min=0)[:, None])[:, 0].float()
+    gt_index = gt_index.index_copy(0, candidates, matched)
+    quality = quality.index_copy(0, candidates, torch.where(matched >= 0, matched_iou, 0))
+    return Assignment(gt_index, quality)
+
+
+@register
+class DynamicSoftLabelAssigner(OverlapMixin, BaseAssigner):
+    """Assign points by the cost of their predictions with soft labels: RTMDet.
+
+    Args:
+        soft_center_radius: distance in strides at which the centre's cost is 1.
+        topk: IoUs whose sum is the number of positives of a ground truth.
+        iou_weight: weight of the IoU cost.
+        iou_calculator: configuration or object; plain IoU if None.
+    """
+
+    def __init__(
+        self, soft_center_radius: float = 3.0, topk: int = 13, iou_weight: float = 3.0, iou_calculator: Any = None
+    ) -> None:
+        if topk < 1:
+            self.fail(f"topk is {topk}; at least 1 is needed")
+        self.soft_center_radius = soft_center_radius
+        self.topk = topk
+        self.iou_weight = iou_weight
+        self.build_calculator(iou_calculator)
+
+    @torch.no_grad()
+    def assign(
+        self,
+        pred_instances: Any,
+        gt_instances: Any,
+        gt_instances_ignore: Any = None,
+        *,
+        num_level_priors: Sequence[int] | None = None,
+        img_meta: Mapping[str, Any] | None = None,
+    ) -> AssignResult:
+        """Assign the points of one image.
+
+        Args:
+            pred_instances: with ``priors`` (N, 3 or more) x, y and stride, ``bboxes`` (N, 4) xyxy decoded, and
+                ``scores`` (N, C) logits; N may be 0.
+            gt_instances: with ``bboxes`` (M, 4) xyxy and ``labels`` (M,); M may be 0.  Where there are ``masks``
+                (M, H, W), tensor or ``BitmapMasks``, their centres of mass take the place of the boxes' middles.
+            gt_instances_ignore: not used: the method defines no ignore regions.
+            num_level_priors: accepted so that assigners can be exchanged; not used.
+            img_meta: accepted for the same reason; not used.
+
+        Returns:
+            AssignResult whose ``max_overlaps`` (N,) float32 is the IoU of the match, 0 where there is none.
+
+        Raises:
+            ValueError: a field is missing or has the wrong shape, or on CPU is not finite.
+        """
+        points = self.read(pred_instances, "pred_instances", "priors", columns=3)
+        boxes = self.read(pred_instances, "pred_instances", "bboxes", columns=4)
+        logits = self.read(pred_instances, "pred_instances", "scores", columns=1)
+        gts, labels = self.read_ground_truths(gt_instances)
+        self.check_lengths(priors=points, bboxes=boxes, scores=logits)
+        self.check_labels(labels, logits.shape[1])
+        masks: Any = getattr(gt_instances, "masks", None)
+        if hasattr(masks, "to_tensor"):  # mmdet's own containers
+            masks = masks.to_tensor(torch.bool, gts.device)
+        assignment = dynamic_soft_label(
+            points,
+            gts,
+            labels,
+            self.overlaps(boxes, gts),
+            logits,
+            None if masks is None else center_of_mass(masks),
+            self.soft_center_radius,
+            self.topk,
+            self.iou_weight,
+        )
+        return to_assign_result(assignment, labels)

@@ -1,0 +1,128 @@
+"""Grid: the cell that holds an object's centre answers for it.
+
+Redmon and Farhadi, YOLOv3, arXiv:1804.02767, section 2.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
+from visdet_assigners.assigners.max_iou import Threshold, threshold_band
+from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, to_assign_result
+from visdet_assigners.functional.resolve import best_priors
+from visdet_assigners.registry import register
+
+
+def grid(
+    iou: Tensor,
+    responsible: Tensor,
+    pos_iou_thr: float,
+    neg_iou_thr: Threshold,
+    min_pos_iou: float = 0.0,
+    gt_max_assign_all: bool = True,
+) -> Assignment:
+    """Match responsible priors by thresholds on given overlaps.
+
+    A prior is negative when its best IoU is at most ``neg_iou_thr``, and ignored above.  A responsible prior is
+    positive for its best ground truth when that IoU is above ``pos_iou_thr``.  Then every ground truth takes the
+    responsible prior that overlaps it most; of several ground truths the last wins.
+
+    Args:
+        iou: (N, M); either may be 0.
+        responsible: (N,) bool, priors of the cells that hold a centre.
+        pos_iou_thr: IoU above which a responsible prior is positive.
+        neg_iou_thr: IoU up to which a prior is negative, or (low, high): above low and up to high.
+        min_pos_iou: IoU above which a ground truth takes its best prior.
+        gt_max_assign_all: a ground truth takes all the priors that share its best IoU; otherwise the first.
+
+    Returns:
+        Assignment with ``quality`` = best IoU of responsible priors, -1 of others.
+    """
+    num_priors, num_gts = iou.shape
+    if num_gts == 0 or num_priors == 0:
+        return Assignment(iou.new_full((num_priors,), NEGATIVE, dtype=torch.long), iou.new_zeros(num_priors))
+    low, high = threshold_band(neg_iou_thr)
+    best = iou.amax(dim=1)
+    above_low = best > low if isinstance(neg_iou_thr, Sequence) else best >= low
+    gt_index = torch.where(above_low & (best <= high), NEGATIVE, IGNORED)
+
+    iou = iou.masked_fill(~responsible[:, None], -1)
+    quality, best_gt = iou.max(dim=1)
+    gt_index = torch.where((quality > pos_iou_thr) & responsible, best_gt, gt_index)
+    taken_by = best_priors(iou, iou.amax(dim=0) > min_pos_iou, gt_max_assign_all)
+    return Assignment(torch.where((taken_by >= 0) & responsible, taken_by, gt_index), quality)
+
+
+@register
+class GridAssigner(OverlapMixin, BaseAssigner):
+    """Assign anchors of the cells that hold object centres: YOLOv3.
+
+    Args:
+        pos_iou_thr: IoU above which a responsible anchor is positive.
+        neg_iou_thr: IoU up to which an anchor is negative, or a pair (low, high), also as a list.
+        min_pos_iou: IoU above which a ground truth takes its best responsible anchor.
+        gt_max_assign_all: a ground truth takes all the anchors that share its best IoU; otherwise the first.
+        iou_calculator: configuration or object; plain IoU if None.
+
+    Differs from mmdet: an int as ``neg_iou_thr`` works.
+    """
+
+    def __init__(
+        self,
+        pos_iou_thr: float,
+        neg_iou_thr: Threshold,
+        min_pos_iou: float = 0.0,
+        gt_max_assign_all: bool = True,
+        iou_calculator: Any = None,
+    ) -> None:
+        self.pos_iou_thr = pos_iou_thr
+        self.neg_iou_thr = neg_iou_thr
+        self.min_pos_iou = min_pos_iou
+        self.gt_max_assign_all = gt_max_assign_all
+        self.build_calculator(iou_calculator)
+        if isinstance(neg_iou_thr, Sequence) and len(neg_iou_thr) != 2:
+            self.fail(f"neg_iou_thr is {neg_iou_thr!r}; one number or (low, high) is expected")
+
+    @torch.no_grad()
+    def assign(
+        self,
+        pred_instances: Any,
+        gt_instances: Any,
+        gt_instances_ignore: Any = None,
+        *,
+        num_level_priors: Sequence[int] | None = None,
+        img_meta: Mapping[str, Any] | None = None,
+    ) -> AssignResult:
+        """Assign the anchors of one image.
+
+        Args:
+            pred_instances: with ``priors`` (N, 4) xyxy and ``responsible_flags`` (N,) bool or 0 and 1; N may be 0.
+            gt_instances: with ``bboxes`` (M, 4) xyxy and ``labels`` (M,); M may be 0.
+            gt_instances_ignore: not used: the method defines no ignore regions.
+            num_level_priors: accepted so that assigners can be exchanged; not used.
+            img_meta: accepted for the same reason; not used.
+
+        Returns:
+            AssignResult whose ``max_overlaps`` (N,) is the best IoU of responsible anchors, -1 of others.
+
+        Raises:
+            ValueError: a field is missing or has the wrong shape, or on CPU is not finite.
+        """
+        priors = self.read(pred_instances, "pred_instances", "priors", columns=4)
+        responsible = self.read(pred_instances, "pred_instances", "responsible_flags").bool()
+        gts, labels = self.read_ground_truths(gt_instances)
+        self.check_lengths(priors=priors, responsible_flags=responsible)
+        assignment = grid(
+            self.overlaps(gts, priors).T,
+            responsible,
+            self.pos_iou_thr,
+            self.neg_iou_thr,
+            self.min_pos_iou,
+            self.gt_max_assign_all,
+        )
+        return to_assign_result(assignment, labels)

@@ -1,0 +1,116 @@
+"""Point: each object takes the points nearest to its centre, on the level of its size.
+
+Yang et al., RepPoints, ICCV 2019, arXiv:1904.11490, section 3.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from visdet_assigners.assigners.base import BaseAssigner
+from visdet_assigners.assignment import Assignment, AssignResult, to_assign_result
+from visdet_assigners.functional.boxes import box_area, box_center
+from visdet_assigners.functional.resolve import keep_best
+from visdet_assigners.registry import register
+
+
+def point(points: Tensor, gts: Tensor, level_sizes: Sequence[int], scale: float = 4, pos_num: int = 3) -> Assignment:
+    """Match each ground truth with the points nearest to its centre.
+
+    A box belongs to the level ``log2(side / scale)``, the side being the geometric mean of its width and height, cut to
+    the levels that are there.  There it takes the ``pos_num`` points nearest to its centre, distances being divided by
+    its width and height; a point taken twice goes to the nearer box, to the first of equals.
+
+    Args:
+        points: (N, 3) x, y and stride, pixels; levels one after another, N at least 1.
+        gts: (M, 4) xyxy, pixels; M at least 1.
+        level_sizes: points in each level, each of one stride; sums to N.
+        scale: side of a box in strides of its level.
+        pos_num: points per box; a smaller level gives all it has.
+
+    Returns:
+        Assignment without ``quality``.
+
+    Differs from mmdet: runs on any device, ``pos_num`` may exceed the points of a level, and a box of no area gets no
+    point (mmdet forces some upon it).
+    """
+    center_x, center_y = box_center(gts)
+    side = (gts[:, 2:] - gts[:, :2]).clamp(min=1e-6)  # (M, 2)
+    starts = torch.tensor([0, *level_sizes[:-1]]).cumsum(0).tolist()
+    point_level = torch.log2(points[:, 2]).int()
+    gt_level = ((torch.log2(side[:, 0] / scale) + torch.log2(side[:, 1] / scale)) / 2).int()
+    gt_level = torch.minimum(torch.maximum(gt_level, point_level.min()), point_level.max())  # (M,)
+    candidates, claimed, nearness = [], [], []
+    for start, size in zip(starts, level_sizes):
+        if not size:
+            continue
+        here = points[start : start + size, :2]
+        offset = (here[:, None] - torch.stack([center_x, center_y], dim=1)) / side  # (n, M, 2)
+        nearest = offset.norm(dim=-1).topk(min(pos_num, size), dim=0, largest=False)
+        candidates.append(nearest.indices + start)
+        claimed.append((gt_level == point_level[start]).expand_as(nearest.indices))
+        nearness.append(-nearest.values)
+    gt_index, _ = keep_best(
+        torch.cat(candidates), torch.cat(claimed) & (box_area(gts) > 0), torch.cat(nearness), len(points)
+    )
+    return Assignment(gt_index)
+
+
+@register
+class PointAssigner(BaseAssigner):
+    """Assign each ground truth its nearest points on the level of its size: the first stage of RepPoints.
+
+    Args:
+        scale: side of a box in strides of its level.
+        pos_num: points per ground truth.
+    """
+
+    def __init__(self, scale: float = 4, pos_num: int = 3) -> None:
+        if pos_num < 1:
+            self.fail(f"pos_num is {pos_num}; at least 1 is needed")
+        self.scale = scale
+        self.pos_num = pos_num
+
+    @torch.no_grad()
+    def assign(
+        self,
+        pred_instances: Any,
+        gt_instances: Any,
+        gt_instances_ignore: Any = None,
+        *,
+        num_level_priors: Sequence[int] | None = None,
+        img_meta: Mapping[str, Any] | None = None,
+    ) -> AssignResult:
+        """Assign the points of one image.
+
+        Args:
+            pred_instances: with ``priors`` (N, 3) x, y and stride; further columns are not used; N may be 0.
+            gt_instances: with ``bboxes`` (M, 4) xyxy and ``labels`` (M,); M may be 0.
+            gt_instances_ignore: not used: the method defines no ignore regions.
+            num_level_priors: points in each level, summing to N; read off the strides where it is not given, which
+                waits for a device once.
+            img_meta: accepted so that assigners can be exchanged; not used.
+
+        Returns:
+            AssignResult with ``max_overlaps`` None.
+
+        Raises:
+            ValueError: a field is missing or has the wrong shape, the levels don't sum to N, or on CPU a value is not
+                finite.
+        """
+        points = self.read(pred_instances, "pred_instances", "priors", columns=3)[:, :3]
+        gts, labels = self.read_ground_truths(gt_instances)
+        if len(points) == 0 or len(gts) == 0:
+            return to_assign_result(Assignment(torch.full_like(points[:, 0], -1, dtype=torch.long)), labels)
+        if num_level_priors is not None:
+            if sum(num_level_priors) != len(points):
+                self.fail(f"sum(num_level_priors) is {sum(num_level_priors)} but there are {len(points)} priors")
+            return to_assign_result(point(points, gts, num_level_priors, self.scale, self.pos_num), labels)
+        order = points[:, 2].argsort(stable=True)  # levels one after another, whatever the head does
+        sizes = points[order, 2].unique_consecutive(return_counts=True)[1].tolist()
+        sorted_index = point(points[order], gts, sizes, self.scale, self.pos_num).gt_index
+        return to_assign_result(Assignment(torch.empty_like(sorted_index).index_copy(0, order, sorted_index)), labels)

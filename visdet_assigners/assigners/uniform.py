@@ -1,0 +1,145 @@
+"""Uniform: every object gets the same number of positives, large or small.
+
+Chen et al., YOLOF, CVPR 2021, arXiv:2103.09460, section 4.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
+from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, to_assign_result
+from visdet_assigners.functional.boxes import xyxy_to_cxcywh
+from visdet_assigners.registry import register
+
+
+def nearest_boxes(boxes: Tensor, gts: Tensor, count: int) -> Tensor:
+    """The boxes nearest to each ground truth by the L1 distance of centre and size: (count, M) rows of ``boxes``."""
+    distance = torch.cdist(xyxy_to_cxcywh(boxes), xyxy_to_cxcywh(gts), p=1)  # (N, M)
+    return distance.topk(count, dim=0, largest=False).indices
+
+
+def uniform(
+    anchors: Tensor,
+    predicted: Tensor,
+    gts: Tensor,
+    anchor_iou: Tensor,
+    predicted_iou: Tensor,
+    pos_ignore_thr: float,
+    neg_ignore_thr: float,
+    match_times: int = 4,
+) -> Assignment:
+    """Match each ground truth with its nearest anchors and its nearest predictions.
+
+    Every ground truth takes the ``match_times`` anchors and the ``match_times`` predictions nearest to it; one whose
+    anchor overlaps it by less than ``pos_ignore_thr`` is ignored.  What is taken by nobody is negative, or ignored
+    when its prediction overlaps some ground truth by more than ``neg_ignore_thr``.  Taken twice, the last taker wins.
+
+    Args:
+        anchors: (N, 4) xyxy; N may be 0.
+        predicted: (N, 4) xyxy, the decoded predictions of the anchors.
+        gts: (M, 4) xyxy; M may be 0.
+        anchor_iou: (N, M) of the anchors with the ground truths.
+        predicted_iou: (N, M) of the predictions with the ground truths.
+        pos_ignore_thr: least IoU of a taken anchor.
+        neg_ignore_thr: IoU of a prediction above which an anchor is not negative.
+        match_times: anchors and predictions per ground truth; fewer priors give all they have.
+
+    Returns:
+        Assignment with ``quality`` = best IoU of each anchor, and in the extras, for P = 2 * match_times * M pairs in
+        the order of YOLOF's loss: ``pos_idx`` (P,) bool, the pairs that are not ignored, ``pos_predicted_boxes`` (P,
+        4) and ``target_boxes`` (P, 4).
+    """
+    num_anchors, num_gts = anchor_iou.shape
+    if num_gts == 0 or num_anchors == 0:
+        nothing = {"pos_idx": predicted.new_zeros(0, dtype=torch.bool)}
+        nothing |= {name: predicted.new_zeros(0, 4) for name in ("pos_predicted_boxes", "target_boxes")}
+        return Assignment(
+            predicted.new_full((num_anchors,), NEGATIVE, dtype=torch.long), predicted.new_zeros(num_anchors), nothing
+        )
+    count = min(match_times, num_anchors)
+    nearest = [nearest_boxes(boxes, gts, count) for boxes in (predicted.detach(), anchors)]
+    taken = torch.cat(nearest, dim=1).flatten()
+    taker = torch.arange(num_gts, device=gts.device).repeat(2 * count)  # (P,)
+    counts = anchor_iou[taken, taker] >= pos_ignore_thr
+
+    # The pair that comes last decides, the same on every device.
+    pair = torch.arange(len(taken), device=taken.device)
+    last = taken.new_full((num_anchors,), -1).scatter_reduce(0, taken, pair, "amax")
+    decided = torch.where(counts, taker, IGNORED)[last.clamp(min=0)]
+    untaken = torch.where(predicted_iou.amax(dim=1) > neg_ignore_thr, IGNORED, NEGATIVE)
+    extras = {"pos_idx": counts, "pos_predicted_boxes": predicted[taken], "target_boxes": gts[taker]}
+    return Assignment(torch.where(last >= 0, decided, untaken), anchor_iou.amax(dim=1), extras)
+
+
+@register
+class UniformAssigner(OverlapMixin, BaseAssigner):
+    """Assign each ground truth the same number of anchors and predictions: YOLOF.
+
+    Args:
+        pos_ignore_thr: a taken anchor that overlaps its ground truth by less is ignored.
+        neg_ignore_thr: an anchor whose prediction overlaps a ground truth by more is ignored instead of negative.
+        match_times: anchors and predictions per ground truth.
+        iou_calculator: configuration or object; plain IoU if None.
+
+    Differs from mmdet: ``match_times`` may exceed the number of anchors, and ``max_overlaps`` has length N (mmdet: M,
+    or None without ground truths).
+    """
+
+    def __init__(
+        self, pos_ignore_thr: float, neg_ignore_thr: float, match_times: int = 4, iou_calculator: Any = None
+    ) -> None:
+        if match_times < 1:
+            self.fail(f"match_times is {match_times}; at least 1 is needed")
+        self.pos_ignore_thr = pos_ignore_thr
+        self.neg_ignore_thr = neg_ignore_thr
+        self.match_times = match_times
+        self.build_calculator(iou_calculator)
+
+    def assign(
+        self,
+        pred_instances: Any,
+        gt_instances: Any,
+        gt_instances_ignore: Any = None,
+        *,
+        num_level_priors: Sequence[int] | None = None,
+        img_meta: Mapping[str, Any] | None = None,
+    ) -> AssignResult:
+        """Assign the anchors of one image.
+
+        Args:
+            pred_instances: with ``priors`` (N, 4) xyxy, the anchors, and ``decoder_priors`` (N, 4) xyxy, the decoded
+                predictions; N may be 0.
+            gt_instances: with ``bboxes`` (M, 4) xyxy and ``labels`` (M,); M may be 0.
+            gt_instances_ignore: not used: the method defines no ignore regions.
+            num_level_priors: accepted so that assigners can be exchanged; not used.
+            img_meta: accepted for the same reason; not used.
+
+        Returns:
+            AssignResult whose ``max_overlaps`` (N,) is the best IoU of each anchor, with the extra properties that
+            YOLOFHead reads, see ``uniform``; ``pos_predicted_boxes`` carries the gradient of the predictions.
+
+        Raises:
+            ValueError: a field is missing or has the wrong shape, or on CPU is not finite.
+        """
+        anchors = self.read(pred_instances, "pred_instances", "priors", columns=4)
+        predicted = self.read(pred_instances, "pred_instances", "decoder_priors", columns=4)
+        gts, labels = self.read_ground_truths(gt_instances)
+        self.check_lengths(priors=anchors, decoder_priors=predicted)
+        with torch.no_grad():
+            anchor_iou, predicted_iou = self.overlaps(anchors, gts), self.overlaps(predicted, gts)
+        assignment = uniform(
+            anchors,
+            predicted,
+            gts,
+            anchor_iou,
+            predicted_iou,
+            self.pos_ignore_thr,
+            self.neg_ignore_thr,
+            self.match_times,
+        )
+        return to_assign_result(assignment, labels)
