@@ -42,6 +42,10 @@ def as_tensors(assigner, pred, gt, ignore, objects):
     return assigner.assign(*tensors, meta(objects))
 
 
+def as_list(assigner, pred, gt, ignore, objects):
+    return assigner.assign([pred], [gt], [ignore])[0]
+
+
 def meta(objects):
     return dict(img_shape=objects.image, img_path="scene.png")
 
@@ -179,6 +183,16 @@ CASES: dict[str, Case] = {
         lambda: va.ApproxMaxIoUAssigner(**LOOSE, ignore_iof_thr=0.5),
         approximated, ("priors", "approxs"), ("priors",), ignores=True, best_overlap=True,
         without_order=lambda: va.ApproxMaxIoUAssigner(**LAST_FREE),
+    ),
+    "AscendMaxIoUAssigner": Case(
+        lambda: va.AscendMaxIoUAssigner(**LOOSE, min_pos_iou=0.2, ignore_iof_thr=0.5),
+        prior_boxes, ("priors",), ("priors",), ignores=True, best_overlap=True,
+        without_order=lambda: va.AscendMaxIoUAssigner(**LAST_FREE),
+    ),
+    "AscendMaxIoUAssigner-list": Case(
+        lambda: va.AscendMaxIoUAssigner(**LOOSE, min_pos_iou=0.2, ignore_iof_thr=0.5),
+        prior_boxes, ("priors",), ("priors",), as_list, ignores=True, best_overlap=True,
+        without_order=lambda: va.AscendMaxIoUAssigner(**LAST_FREE),
     ),
     "ATSSAssigner": Case(
         lambda: va.ATSSAssigner(9, ignore_iof_thr=0.5),

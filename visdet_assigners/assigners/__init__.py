@@ -5,6 +5,7 @@ atss``.
 """
 
 from visdet_assigners.assigners.approx_max_iou import ApproxMaxIoUAssigner
+from visdet_assigners.assigners.ascend_max_iou import AscendMaxIoUAssigner
 from visdet_assigners.assigners.atss import ATSSAssigner
 from visdet_assigners.assigners.base import BaseAssigner
 from visdet_assigners.assigners.center_region import CenterRegionAssigner
@@ -24,6 +25,7 @@ from visdet_assigners.assigners.uniform import UniformAssigner
 __all__ = [
     "ATSSAssigner",
     "ApproxMaxIoUAssigner",
+    "AscendMaxIoUAssigner",
     "BaseAssigner",
     "CenterRegionAssigner",
     "DynamicSoftLabelAssigner",

@@ -33,15 +33,15 @@ def box_overlaps(boxes1: Tensor, boxes2: Tensor, mode: str = "iou", aligned: boo
     """Overlap of boxes, pairwise or pair by pair.
 
     Args:
-        boxes1: (A, 4) xyxy; A may be 0.
-        boxes2: (B, 4) xyxy in the same unit; B may be 0.
+        boxes1: (A, 4) xyxy, or (..., A, 4) for a batch of images; A may be 0.
+        boxes2: (B, 4) xyxy in the same unit, with the same leading dimensions; B may be 0.
         mode: "iou", "iof" (intersection over the area of ``boxes1``) or "giou" (Rezatofighi et al., CVPR 2019,
             arXiv:1902.09630).
         aligned: compare row i with row i; A must equal B.
         eps: lower bound of the denominators, so that boxes of no area give 0 instead of 0 / 0.
 
     Returns:
-        (A, B), or (A,) when ``aligned``, in the dtype of the boxes.
+        (..., A, B), or (..., A) when ``aligned``, in the dtype of the boxes.
 
     Raises:
         ValueError: unknown mode, or ``aligned`` with A != B.
@@ -56,11 +56,12 @@ def box_overlaps(boxes1: Tensor, boxes2: Tensor, mode: str = "iou", aligned: boo
     """
     if mode not in ("iou", "iof", "giou"):
         raise ValueError(f"mode is {mode!r}; choose 'iou', 'iof' or 'giou'")
-    if aligned and len(boxes1) != len(boxes2):
-        raise ValueError(f"aligned overlaps need as many boxes on both sides, got {len(boxes1)} and {len(boxes2)}")
+    if aligned and boxes1.shape[:-1] != boxes2.shape[:-1]:
+        counts = f"{boxes1.shape[-2]} and {boxes2.shape[-2]}"
+        raise ValueError(f"aligned overlaps need as many boxes on both sides, got {counts}")
     first, second = boxes1, boxes2
     if not aligned:
-        first, second = boxes1[:, None], boxes2[None]
+        first, second = boxes1[..., :, None, :], boxes2[..., None, :, :]
 
     def extent(start: int, outer: bool) -> Tensor:
         low, high = (torch.min, torch.max) if outer else (torch.max, torch.min)

@@ -39,27 +39,28 @@ def keep_best(candidates: Tensor, claimed: Tensor, quality: Tensor, num_priors: 
 
 
 def last_claim(claims: Tensor) -> Tensor:
-    """Index of the last ground truth that claims each prior: (N, M) bool -> (N,) int64, -1 where none does."""
-    number = torch.arange(1, claims.shape[1] + 1, device=claims.device, dtype=torch.int32)
-    return (claims * number).amax(dim=1).long() - 1
+    """Index of the last ground truth that claims each prior: (..., N, M) bool -> (..., N) int64, -1 where none does."""
+    number = torch.arange(1, claims.shape[-1] + 1, device=claims.device, dtype=torch.int32)
+    return (claims * number).amax(dim=-1).long() - 1
 
 
 def best_priors(iou: Tensor, allowed: Tensor, share: bool) -> Tensor:
     """Let each allowed ground truth take the prior that overlaps it most; of several takers the last wins.
 
     Args:
-        iou: (N, M), N and M at least 1.
-        allowed: (M,) bool, the ground truths that may take.
+        iou: (..., N, M), N and M at least 1.
+        allowed: (..., M) bool, the ground truths that may take.
         share: a ground truth takes all the priors that have its best IoU; otherwise the first of them.
 
     Returns:
-        (N,) int64, the taker of each prior, -1 where there is none.
+        (..., N) int64, the taker of each prior, -1 where there is none.
     """
-    best_iou, best_prior = iou.max(dim=0)  # (M,)
+    best_iou, best_prior = iou.max(dim=-2)  # (..., M)
     if share:
-        return last_claim((iou == best_iou) & allowed)
-    number = torch.arange(iou.shape[1], device=iou.device).masked_fill(~allowed, -1)
-    return number.new_full((iou.shape[0],), -1).scatter_reduce(0, best_prior, number, "amax")
+        return last_claim((iou == best_iou[..., None, :]) & allowed[..., None, :])
+    number = torch.arange(iou.shape[-1], device=iou.device).expand_as(best_prior).masked_fill(~allowed, -1)
+    nobody = number.new_full(iou.shape[:-1], -1)
+    return nobody.scatter_reduce(-1, best_prior, number, "amax")
 
 
 def match_dynamic_k(cost: Tensor, iou: Tensor, allowed: Tensor, topk: int) -> Tensor:
