@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from visdet_assigners.assigners.max_iou import MaxIoUAssigner, Threshold
+from visdet_assigners.assigners.max_iou import MaxIoUAssigner
 from visdet_assigners.assignment import AssignResult
 from visdet_assigners.registry import register
 
@@ -20,16 +20,8 @@ from visdet_assigners.registry import register
 class ApproxMaxIoUAssigner(MaxIoUAssigner):
     """Assign locations by the best IoU of their approximating boxes: SABL-RetinaNet, Guided Anchoring.
 
-    Args:
-        pos_iou_thr: as in ``MaxIoUAssigner``, and so are the others.
-        neg_iou_thr: see there.
-        min_pos_iou: see there.
-        gt_max_assign_all: see there.
-        ignore_iof_thr: see there; regions are compared with the squares, not with the approximating boxes.
-        ignore_wrt_candidates: see there.
-        match_low_quality: see there.
-        gpu_assign_thr: see there.
-        iou_calculator: see there.
+    The constructor is that of ``MaxIoUAssigner``.  Ignore regions are compared with the squares, not with the
+    approximating boxes.
 
     Example:
         >>> from types import SimpleNamespace as Instances
@@ -40,30 +32,6 @@ class ApproxMaxIoUAssigner(MaxIoUAssigner):
         >>> ApproxMaxIoUAssigner(0.5, 0.4).assign(pred, gt).max_overlaps
         tensor([0.3333, 1.0000])
     """
-
-    def __init__(
-        self,
-        pos_iou_thr: float,
-        neg_iou_thr: Threshold,
-        min_pos_iou: float = 0.0,
-        gt_max_assign_all: bool = True,
-        ignore_iof_thr: float = -1,
-        ignore_wrt_candidates: bool = True,
-        match_low_quality: bool = True,
-        gpu_assign_thr: float = -1,
-        iou_calculator: Any = None,
-    ) -> None:
-        super().__init__(
-            pos_iou_thr,
-            neg_iou_thr,
-            min_pos_iou,
-            gt_max_assign_all,
-            ignore_iof_thr,
-            ignore_wrt_candidates,
-            match_low_quality,
-            gpu_assign_thr,
-            iou_calculator,
-        )
 
     @torch.no_grad()
     def assign(

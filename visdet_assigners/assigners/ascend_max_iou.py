@@ -89,16 +89,8 @@ class AscendMaxIoUAssigner(MaxIoUAssigner):
     for each image, padded inside, giving a list of ``AssignResult``; instances of one image, as ``MaxIoUAssigner``
     does.
 
-    Args:
-        pos_iou_thr: as in ``MaxIoUAssigner``, and so are the others.
-        neg_iou_thr: see there.
-        min_pos_iou: see there.
-        gt_max_assign_all: see there.
-        ignore_iof_thr: see there.
-        ignore_wrt_candidates: see there.
-        match_low_quality: see there.
-        gpu_assign_thr: used for single images alone.
-        iou_calculator: see there; must take batches, (B, A, 4) boxes, for the first two kinds of input.
+    The constructor is that of ``MaxIoUAssigner``; ``gpu_assign_thr`` and ``perm_repeat_gt_cfg`` are for single images
+    alone, and ``iou_calculator`` must take batches, (B, A, 4) boxes, for the other two kinds of input.
 
     Differs from mmdet 2: ignore regions work (mmdet 2's branch fails on shapes), ``neg_iou_thr`` may be an int or a
     list, and the mask of valid priors may be left out.
@@ -110,30 +102,6 @@ class AscendMaxIoUAssigner(MaxIoUAssigner):
         >>> result.batch_pos_mask.tolist(), result.batch_neg_mask.tolist()
         ([[1, 0]], [[0, 1]])
     """
-
-    def __init__(
-        self,
-        pos_iou_thr: float,
-        neg_iou_thr: Threshold,
-        min_pos_iou: float = 0.0,
-        gt_max_assign_all: bool = True,
-        ignore_iof_thr: float = -1,
-        ignore_wrt_candidates: bool = True,
-        match_low_quality: bool = True,
-        gpu_assign_thr: float = -1,
-        iou_calculator: Any = None,
-    ) -> None:
-        super().__init__(
-            pos_iou_thr,
-            neg_iou_thr,
-            min_pos_iou,
-            gt_max_assign_all,
-            ignore_iof_thr,
-            ignore_wrt_candidates,
-            match_low_quality,
-            gpu_assign_thr,
-            iou_calculator,
-        )
 
     def assign(  # type: ignore[override]
         self,
@@ -202,6 +170,8 @@ class AscendMaxIoUAssigner(MaxIoUAssigner):
         num_gts: Any = None,
     ) -> AscendAssignResult:
         """Assign a padded batch; the arguments are those of ``assign`` for tensors, ``valid`` (B, N) being bool."""
+        if self.perm_repeat_gt_cfg is not None:
+            self.fail("perm_repeat_gt_cfg is for single images; leave it out, or assign the images one by one")
         for name, boxes in (("batch_bboxes", priors), ("batch_gt_bboxes", gts)):
             if not isinstance(boxes, Tensor) or boxes.ndim != 3 or boxes.shape[2] != 4 or 0 in boxes.shape:
                 shape = tuple(boxes.shape) if isinstance(boxes, Tensor) else type(boxes).__name__

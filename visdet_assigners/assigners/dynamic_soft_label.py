@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
+from visdet_assigners.assigners.sim_ota import settle
 from visdet_assigners.assignment import NEGATIVE, Assignment, AssignResult, to_assign_result
 from visdet_assigners.functional.boxes import border_distance, box_area, box_center
 from visdet_assigners.functional.costs import soft_label_cost
 from visdet_assigners.functional.masks import center_of_mass
-from visdet_assigners.functional.resolve import match_dynamic_k
 from visdet_assigners.registry import register
 
 EPS = 1e-7
@@ -56,16 +56,12 @@ def dynamic_soft_label(
     Differs from mmdet: a box of no area gets no positive, and quality is 0 where nothing is matched (mmdet: -1e8).
     """
     num_points, num_gts = iou.shape
-    gt_index = torch.full((num_points,), NEGATIVE, dtype=torch.long, device=iou.device)
-    quality = iou.new_zeros(num_points, dtype=torch.float32)
     if num_gts == 0 or num_points == 0:
-        return Assignment(gt_index, quality)
+        unmatched = torch.full((num_points,), NEGATIVE, dtype=torch.long, device=iou.device)
+        return Assignment(unmatched, iou.new_zeros(num_points, dtype=torch.float32))
     has_area = box_area(gts) > 0
     inside = (border_distance(points[:, :1], points[:, 1:2], gts) > 0) & has_area  # (N, M)
     candidates = inside.any(dim=1).nonzero()[:, 0]
-    if len(candidates) == 0:
-        return Assignment(gt_index, quality)
-
     points, iou = points[candidates], iou[candidates]
     center_x, center_y = box_center(gts) if centers is None else centers.unbind(1)
     distance = ((points[:, :1] - center_x).pow(2) + (points[:, 1:2] - center_y).pow(2)).sqrt() / points[:, 2:3]
@@ -74,11 +70,7 @@ def dynamic_soft_label(
         + -torch.log(iou + EPS) * iou_weight
         + torch.pow(10, distance - soft_center_radius)
     )
-    matched = match_dynamic_k(cost, iou, has_area, topk)
-    matched_iou = iou.gather(1, matched.clamp(min=0)[:, None])[:, 0].float()
-    gt_index = gt_index.index_copy(0, candidates, matched)
-    quality = quality.index_copy(0, candidates, torch.where(matched >= 0, matched_iou, 0))
-    return Assignment(gt_index, quality)
+    return settle(candidates, cost, iou, has_area, topk, num_points)
 
 
 @register

@@ -77,26 +77,45 @@ def sim_ota(
     Differs from mmdet: a box of no area gets no positive, and quality is 0 where nothing is matched (mmdet: -1e5).
     """
     num_points, num_gts = iou.shape
-    gt_index = torch.full((num_points,), NEGATIVE, dtype=torch.long, device=iou.device)
-    quality = iou.new_zeros(num_points, dtype=torch.float32)
     if num_gts == 0 or num_points == 0:
-        return Assignment(gt_index, quality)
+        unmatched = torch.full((num_points,), NEGATIVE, dtype=torch.long, device=iou.device)
+        return Assignment(unmatched, iou.new_zeros(num_points, dtype=torch.float32))
+    has_area = box_area(gts) > 0
     inside, near = near_and_inside(points, gts, center_radius)
     candidates = (inside | near).any(dim=1).nonzero()[:, 0]
-    if len(candidates) == 0:
-        return Assignment(gt_index, quality)
-
     iou = iou[candidates]
     cost = (
         one_hot_cost(scores[candidates], labels) * cls_weight
         + -torch.log(iou + EPS) * iou_weight
         + ~(inside & near)[candidates] * OUTSIDE
     )
-    matched = match_dynamic_k(cost, iou, box_area(gts) > 0, candidate_topk)
+    return settle(candidates, cost, iou, has_area, candidate_topk, num_points)
+
+
+def settle(candidates: Tensor, cost: Tensor, iou: Tensor, has_area: Tensor, topk: int, num_points: int) -> Assignment:
+    """Match the candidates by their costs, a dynamic number to each ground truth; all other points are negative.
+
+    Args:
+        candidates: (K,) int64, points that may match; K may be 0.
+        cost: (K, M), M at least 1.
+        iou: (K, M).
+        has_area: (M,) bool; boxes of no area get nothing.
+        topk: IoUs that are summed.
+        num_points: N.
+
+    Returns:
+        Assignment with ``quality`` (N,) float32 = IoU of the match, 0 elsewhere.
+    """
+    gt_index = torch.full((num_points,), NEGATIVE, dtype=torch.long, device=iou.device)
+    quality = iou.new_zeros(num_points, dtype=torch.float32)
+    if len(candidates) == 0:
+        return Assignment(gt_index, quality)
+    matched = match_dynamic_k(cost, iou, has_area, topk)
     matched_iou = iou.gather(1, matched.clamp(min=0)[:, None])[:, 0].float()
-    gt_index = gt_index.index_copy(0, candidates, matched)
-    quality = quality.index_copy(0, candidates, torch.where(matched >= 0, matched_iou, 0))
-    return Assignment(gt_index, quality)
+    return Assignment(
+        gt_index.index_copy(0, candidates, matched),
+        quality.index_copy(0, candidates, torch.where(matched >= 0, matched_iou, 0)),
+    )
 
 
 @register
