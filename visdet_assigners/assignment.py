@@ -29,6 +29,11 @@ class Assignment:
     extras: Mapping[str, Any] = field(default_factory=dict)
 
 
+def all_negative(num_priors: int, like: Tensor) -> Tensor:
+    """A ``gt_index`` (N,) that marks every prior as background, on the device of ``like``."""
+    return torch.full((num_priors,), NEGATIVE, dtype=torch.long, device=like.device)
+
+
 class AssignResult:
     """Assignments of one image in mmdet's form: counted from 1, 0 for background, -1 for ignored.
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
-from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, to_assign_result
+from visdet_assigners.assignment import IGNORED, Assignment, AssignResult, all_negative, to_assign_result
 from visdet_assigners.functional.boxes import border_distance, box_center, box_iou, center_distance
 from visdet_assigners.functional.resolve import keep_best
 from visdet_assigners.functional.select import nearest_per_level
@@ -62,7 +62,7 @@ def atss(
         tensor([ 0, -1, -1, -1])
     """
     num_priors, num_gts = len(priors), len(gts)
-    background = priors.new_full((num_priors,), NEGATIVE, dtype=torch.long)
+    background = all_negative(num_priors, priors)
     if ignored is not None:
         background = background.masked_fill(ignored, IGNORED)
     if num_gts == 0 or num_priors == 0:

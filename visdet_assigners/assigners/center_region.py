@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
-from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, to_assign_result
+from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, all_negative, to_assign_result
 from visdet_assigners.functional.boxes import border_distance, box_area
 from visdet_assigners.registry import register
 
@@ -65,7 +65,7 @@ def center_region(
     in_core = (border_distance(center[:, :1], center[:, 1:], gts) > 0) & (core_iof > min_pos_iof)  # (N, M)
     in_shadow = (shadow_iof > min_pos_iof) & ~in_core
     if len(gts) == 0 or len(priors) == 0:
-        gt_index = torch.full((len(priors),), NEGATIVE, dtype=torch.long, device=priors.device)
+        gt_index = all_negative(len(priors), priors)
         shadows = gt_index.new_zeros(0, 2)
     else:
         gt_index = smallest_claim(in_core, gts)

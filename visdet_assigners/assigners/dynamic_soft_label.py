@@ -13,7 +13,7 @@ from torch import Tensor
 
 from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
 from visdet_assigners.assigners.sim_ota import settle
-from visdet_assigners.assignment import NEGATIVE, Assignment, AssignResult, to_assign_result
+from visdet_assigners.assignment import Assignment, AssignResult, all_negative, to_assign_result
 from visdet_assigners.functional.boxes import border_distance, box_area, box_center
 from visdet_assigners.functional.costs import soft_label_cost
 from visdet_assigners.functional.masks import center_of_mass
@@ -57,8 +57,7 @@ def dynamic_soft_label(
     """
     num_points, num_gts = iou.shape
     if num_gts == 0 or num_points == 0:
-        unmatched = torch.full((num_points,), NEGATIVE, dtype=torch.long, device=iou.device)
-        return Assignment(unmatched, iou.new_zeros(num_points, dtype=torch.float32))
+        return Assignment(all_negative(num_points, iou), iou.new_zeros(num_points, dtype=torch.float32))
     has_area = box_area(gts) > 0
     inside = (border_distance(points[:, :1], points[:, 1:2], gts) > 0) & has_area  # (N, M)
     candidates = inside.any(dim=1).nonzero()[:, 0]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
 from visdet_assigners.assigners.max_iou import Threshold, threshold_band
-from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, to_assign_result
+from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, all_negative, to_assign_result
 from visdet_assigners.functional.resolve import best_priors
 from visdet_assigners.registry import register
 
@@ -45,7 +45,7 @@ def grid(
     """
     num_priors, num_gts = iou.shape
     if num_gts == 0 or num_priors == 0:
-        return Assignment(iou.new_full((num_priors,), NEGATIVE, dtype=torch.long), iou.new_zeros(num_priors))
+        return Assignment(all_negative(num_priors, iou), iou.new_zeros(num_priors))
     low, high = threshold_band(neg_iou_thr)
     best = iou.amax(dim=1)
     above_low = best > low if isinstance(neg_iou_thr, Sequence) else best >= low

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from visdet_assigners.assigners.base import BaseAssigner
-from visdet_assigners.assignment import NEGATIVE, Assignment, AssignResult, to_assign_result
+from visdet_assigners.assignment import Assignment, AssignResult, all_negative, to_assign_result
 from visdet_assigners.functional.lsap import linear_assignment
 from visdet_assigners.functional.tensors import as_float32
 from visdet_assigners.registry import build, register
@@ -32,7 +32,7 @@ def hungarian(cost: Tensor) -> Assignment:
         tensor([ 1,  0, -1])
     """
     rows, columns = linear_assignment(cost)
-    gt_index = torch.full((len(cost),), NEGATIVE, dtype=torch.long, device=cost.device)
+    gt_index = all_negative(len(cost), cost)
     return Assignment(gt_index.index_copy(0, rows, columns))
 
 
@@ -119,8 +119,7 @@ class HungarianAssigner(BaseAssigner):
         labels = self.read(gt_instances, "gt_instances", "labels")
         num_preds, num_gts = self.count(pred_instances), len(labels)
         if num_preds == 0 or num_gts == 0:
-            unmatched = torch.full((num_preds,), NEGATIVE, dtype=torch.long, device=labels.device)
-            return to_assign_result(Assignment(unmatched), labels)
+            return to_assign_result(Assignment(all_negative(num_preds, labels)), labels)
         terms = []
         for match_cost in self.costs_for(pred_instances):
             cost = match_cost(pred_instances=pred_instances, gt_instances=gt_instances, img_meta=img_meta)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
-from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, to_assign_result
+from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, all_negative, to_assign_result
 from visdet_assigners.functional.boxes import box_iou
 from visdet_assigners.functional.resolve import best_priors
 from visdet_assigners.iou_calculators import IoUCalculator
@@ -93,7 +93,7 @@ def match_by_iou(
     """
     num_priors, num_gts = iou.shape
     if num_gts == 0:
-        gt_index = iou.new_full((num_priors,), NEGATIVE, dtype=torch.long)
+        gt_index = all_negative(num_priors, iou)
         quality = iou.new_zeros(num_priors)
         if ignored is not None:
             gt_index, quality = gt_index.masked_fill(ignored, IGNORED), quality.masked_fill(ignored, -1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from visdet_assigners.assigners.base import BaseAssigner
-from visdet_assigners.assignment import Assignment, AssignResult, to_assign_result
+from visdet_assigners.assignment import Assignment, AssignResult, all_negative, to_assign_result
 from visdet_assigners.functional.boxes import box_area, box_center
 from visdet_assigners.functional.resolve import keep_best
 from visdet_assigners.registry import register
@@ -105,7 +105,7 @@ class PointAssigner(BaseAssigner):
         points = self.read(pred_instances, "pred_instances", "priors", columns=3)[:, :3]
         gts, labels = self.read_ground_truths(gt_instances)
         if len(points) == 0 or len(gts) == 0:
-            return to_assign_result(Assignment(torch.full_like(points[:, 0], -1, dtype=torch.long)), labels)
+            return to_assign_result(Assignment(all_negative(len(points), points)), labels)
         if num_level_priors is not None:
             if sum(num_level_priors) != len(points):
                 self.fail(f"sum(num_level_priors) is {sum(num_level_priors)} but there are {len(points)} priors")

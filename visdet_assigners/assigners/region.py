@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from visdet_assigners.assigners.base import BaseAssigner
-from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, to_assign_result
+from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, all_negative, to_assign_result
 from visdet_assigners.functional.boxes import box_area
 from visdet_assigners.functional.resolve import last_claim
 from visdet_assigners.registry import register
@@ -156,7 +156,7 @@ class RegionAssigner(BaseAssigner):
         if sum(num_level_anchors) != len(anchors):
             self.fail(f"sum(num_level_anchors) is {sum(num_level_anchors)} but there are {len(anchors)} priors")
         if len(gts) == 0 or len(anchors) == 0:
-            unmatched = anchors.new_full((len(anchors),), NEGATIVE, dtype=torch.long)
+            unmatched = all_negative(len(anchors), anchors)
             return to_assign_result(Assignment(unmatched, anchors.new_zeros(len(anchors))), labels)
         assignment = region(
             anchors,

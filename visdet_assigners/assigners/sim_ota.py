@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
-from visdet_assigners.assignment import NEGATIVE, Assignment, AssignResult, to_assign_result
+from visdet_assigners.assignment import Assignment, AssignResult, all_negative, to_assign_result
 from visdet_assigners.functional.boxes import border_distance, box_area, box_center
 from visdet_assigners.functional.costs import one_hot_cost
 from visdet_assigners.functional.resolve import match_dynamic_k
@@ -78,8 +78,7 @@ def sim_ota(
     """
     num_points, num_gts = iou.shape
     if num_gts == 0 or num_points == 0:
-        unmatched = torch.full((num_points,), NEGATIVE, dtype=torch.long, device=iou.device)
-        return Assignment(unmatched, iou.new_zeros(num_points, dtype=torch.float32))
+        return Assignment(all_negative(num_points, iou), iou.new_zeros(num_points, dtype=torch.float32))
     has_area = box_area(gts) > 0
     inside, near = near_and_inside(points, gts, center_radius)
     candidates = (inside | near).any(dim=1).nonzero()[:, 0]
@@ -106,7 +105,7 @@ def settle(candidates: Tensor, cost: Tensor, iou: Tensor, has_area: Tensor, topk
     Returns:
         Assignment with ``quality`` (N,) float32 = IoU of the match, 0 elsewhere.
     """
-    gt_index = torch.full((num_points,), NEGATIVE, dtype=torch.long, device=iou.device)
+    gt_index = all_negative(num_points, iou)
     quality = iou.new_zeros(num_points, dtype=torch.float32)
     if len(candidates) == 0:
         return Assignment(gt_index, quality)

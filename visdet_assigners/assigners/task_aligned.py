@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
-from visdet_assigners.assignment import NEGATIVE, Assignment, AssignResult, to_assign_result
+from visdet_assigners.assignment import Assignment, AssignResult, all_negative, to_assign_result
 from visdet_assigners.functional.boxes import border_distance, box_center
 from visdet_assigners.functional.resolve import keep_best
 from visdet_assigners.registry import register
@@ -54,8 +54,7 @@ def task_aligned(
     num_priors, num_gts = iou.shape
     nothing = iou.new_zeros(num_priors)
     if num_gts == 0 or num_priors == 0:
-        unmatched = torch.full_like(nothing, NEGATIVE, dtype=torch.long)
-        return Assignment(unmatched, nothing, {"assign_metrics": nothing})
+        return Assignment(all_negative(num_priors, iou), nothing, {"assign_metrics": nothing})
 
     alignment = class_scores**alpha * iou**beta  # (N, M)
     candidate_alignment, candidates = alignment.topk(min(topk, num_priors), dim=0)  # (K, M)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
-from visdet_assigners.assignment import NEGATIVE, Assignment, AssignResult, to_assign_result
+from visdet_assigners.assignment import Assignment, AssignResult, all_negative, to_assign_result
 from visdet_assigners.functional.lsap import linear_assignment
 from visdet_assigners.functional.tensors import as_float32
 from visdet_assigners.registry import build, register
@@ -114,7 +114,7 @@ class TopkHungarianAssigner(OverlapMixin, BaseAssigner):
         gts, labels = self.read_ground_truths(SimpleNamespace(bboxes=gt_bboxes, labels=gt_labels))
         self.check_lengths(pred_scores=scores, decode_bboxes=boxes)
         self.check_labels(labels, scores.shape[1])
-        unmatched = torch.full((len(scores),), NEGATIVE, dtype=torch.long, device=scores.device)
+        unmatched = all_negative(len(scores), scores)
         if len(gts) == 0:
             return to_assign_result(Assignment(unmatched), labels)
 

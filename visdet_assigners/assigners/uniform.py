@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
-from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, to_assign_result
+from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, all_negative, to_assign_result
 from visdet_assigners.functional.boxes import xyxy_to_cxcywh
 from visdet_assigners.registry import register
 
@@ -58,9 +58,7 @@ def uniform(
     if num_gts == 0 or num_anchors == 0:
         nothing = {"pos_idx": predicted.new_zeros(0, dtype=torch.bool)}
         nothing |= {name: predicted.new_zeros(0, 4) for name in ("pos_predicted_boxes", "target_boxes")}
-        return Assignment(
-            predicted.new_full((num_anchors,), NEGATIVE, dtype=torch.long), predicted.new_zeros(num_anchors), nothing
-        )
+        return Assignment(all_negative(num_anchors, predicted), predicted.new_zeros(num_anchors), nothing)
     count = min(match_times, num_anchors)
     nearest = [nearest_boxes(boxes, gts, count) for boxes in (predicted.detach(), anchors)]
     taken = torch.cat(nearest, dim=1).flatten()
