@@ -1,0 +1,79 @@
+"""Geometry of boxes: the reference is mmdet's, bit by bit."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from mmdet.structures.bbox import bbox_overlaps, bbox_xyxy_to_cxcywh
+
+from visdet_assigners.functional.boxes import (
+    border_distance,
+    box_area,
+    box_center,
+    box_iou,
+    box_overlaps,
+    center_distance,
+    xyxy_to_cxcywh,
+)
+
+coordinate = st.floats(-1000, 1000, width=32)
+box = st.tuples(coordinate, coordinate, coordinate, coordinate).map(
+    lambda c: [min(c[0], c[2]), min(c[1], c[3]), max(c[0], c[2]), max(c[1], c[3])]
+)
+boxes = st.lists(box, min_size=0, max_size=8).map(lambda rows: torch.tensor(rows).reshape(-1, 4))
+
+
+@given(boxes, boxes, st.sampled_from(["iou", "iof", "giou"]))
+def test_overlaps_are_mmdets_to_the_last_bit(first, second, mode):
+    assert torch.equal(box_overlaps(first, second, mode), bbox_overlaps(first, second, mode))
+    count = min(len(first), len(second))
+    aligned = box_overlaps(first[:count], second[:count], mode, aligned=True)
+    assert torch.equal(aligned, bbox_overlaps(first[:count], second[:count], mode, is_aligned=True))
+
+
+@given(boxes, boxes)
+def test_iou_is_symmetric_and_between_0_and_1(first, second):
+    iou = box_iou(first, second)
+    assert torch.equal(iou, box_iou(second, first).T)
+    assert ((iou >= 0) & (iou <= 1)).all()
+
+
+@given(boxes)
+def test_iou_with_itself_is_1_unless_there_is_no_area(some):
+    own = box_overlaps(some, some, aligned=True)
+    assert (own[box_area(some) > 1e-6] == 1).all()
+    assert (own[box_area(some) == 0] == 0).all()
+
+
+def test_batches_of_images():
+    g = torch.Generator().manual_seed(0)
+    first, second = (torch.rand(3, n, 2, 2, generator=g).sort(dim=2).values.flatten(2) for n in (5, 7))
+    together = box_overlaps(first, second)
+    assert together.shape == (3, 5, 7)
+    for image in range(3):
+        assert torch.equal(together[image], box_iou(first[image], second[image]))
+
+
+def test_wrong_calls_are_named():
+    with pytest.raises(ValueError, match="mode is 'diou'"):
+        box_overlaps(torch.zeros(1, 4), torch.zeros(1, 4), "diou")
+    with pytest.raises(ValueError, match="got 1 and 2"):
+        box_overlaps(torch.zeros(1, 4), torch.zeros(2, 4), aligned=True)
+
+
+@given(boxes)
+def test_centres_and_sizes(some):
+    assert torch.equal(xyxy_to_cxcywh(some), bbox_xyxy_to_cxcywh(some))
+    assert torch.equal(torch.stack(box_center(some), dim=1), xyxy_to_cxcywh(some)[:, :2])
+
+
+@given(boxes, boxes)
+def test_distance_of_centres(first, second):
+    expected = torch.stack(box_center(first), 1)[:, None] - torch.stack(box_center(second), 1)
+    assert torch.equal(center_distance(first, second), expected.pow(2).sum(-1).sqrt())
+
+
+def test_distance_to_the_border():
+    square = torch.tensor([[0.0, 0.0, 10.0, 20.0]])
+    x, y = torch.tensor([[5.0], [9.0], [12.0], [5.0]]), torch.tensor([[10.0], [10.0], [10.0], [20.0]])
+    assert border_distance(x, y, square)[:, 0].tolist() == [5, 1, -2, 0]

@@ -1,0 +1,115 @@
+"""Who may match and who wins, against plain loops."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from visdet_assigners.functional.blocks import split_rows
+from visdet_assigners.functional.lsap import linear_assignment
+from visdet_assigners.functional.resolve import best_priors, keep_best, last_claim, match_dynamic_k
+from visdet_assigners.functional.select import cheapest, dynamic_k, nearest_per_level
+
+seeds = st.integers(0, 10**6)
+
+
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+@given(seeds, st.integers(1, 6), st.integers(1, 6), st.integers(1, 9))
+def test_keep_best(seed, rows, num_gts, num_priors):
+    g = generator(seed)
+    rows = min(rows, num_priors)
+    candidates = torch.stack([torch.randperm(num_priors, generator=g)[:rows] for _ in range(num_gts)], dim=1)
+    claimed = torch.rand(rows, num_gts, generator=g) < 0.6
+    quality = torch.randint(4, (rows, num_gts), generator=g) / 4  # few values, so that there are ties
+    gt_index, row = keep_best(candidates, claimed, quality, num_priors)
+    for prior in range(num_priors):
+        best, winner, at = -1.0, -1, 0
+        for gt in range(num_gts):
+            for r in range(rows):
+                if claimed[r, gt] and candidates[r, gt] == prior and quality[r, gt] > best:
+                    best, winner, at = quality[r, gt].item(), gt, r
+        assert gt_index[prior] == winner
+        assert row[prior] == at
+
+
+@given(seeds, st.integers(1, 7), st.integers(1, 7), st.booleans())
+def test_last_claims_and_best_priors(seed, num_priors, num_gts, share):
+    g = generator(seed)
+    iou = torch.randint(3, (2, num_priors, num_gts), generator=g) / 2
+    allowed = torch.rand(2, num_gts, generator=g) < 0.7
+    claims = iou > 0.4
+    last, taken = last_claim(claims), best_priors(iou, allowed, share)
+    for image in range(2):
+        expected = [-1] * num_priors
+        for gt in range(num_gts):
+            column = iou[image, :, gt].tolist()
+            takers = [prior for prior, value in enumerate(column) if value == max(column)]
+            for prior in (takers if share else takers[:1]) if allowed[image, gt] else ():
+                expected[prior] = gt
+        assert taken[image].tolist() == expected
+        for prior in range(num_priors):
+            assert last[image, prior] == max([-1, *claims[image, prior].nonzero().flatten().tolist()])
+
+
+def test_nearest_per_level():
+    distance = torch.tensor([[3.0], [1.0], [2.0], [9.0], [8.0]])
+    assert nearest_per_level(distance, [3, 0, 2], topk=2)[:, 0].tolist() == [1, 2, 4, 3]
+    assert nearest_per_level(distance, [3, 2], topk=9)[:, 0].tolist() == [1, 2, 0, 4, 3]
+
+
+@given(seeds, st.integers(1, 30), st.integers(1, 6))
+def test_cheapest_are_as_many_as_asked_and_none_left_is_cheaper(seed, num_priors, num_gts):
+    g = generator(seed)
+    cost = torch.rand(num_priors, num_gts, generator=g)
+    counts = torch.randint(min(num_priors, 5) + 1, (num_gts,), generator=g)
+    chosen = cheapest(cost, counts)
+    assert torch.equal(chosen.sum(0), counts)
+    for gt in range(num_gts):
+        taken = chosen[:, gt]
+        if 0 < counts[gt] < num_priors:
+            assert cost[taken, gt].max() <= cost[~taken, gt].min()
+
+
+@given(seeds, st.integers(1, 20), st.integers(1, 5), st.integers(1, 12))
+def test_dynamic_k_matching(seed, num_priors, num_gts, topk):
+    g = generator(seed)
+    cost, iou = torch.rand(num_priors, num_gts, generator=g), torch.rand(num_priors, num_gts, generator=g)
+    allowed = torch.rand(num_gts, generator=g) < 0.8
+    taken = [[] for _ in range(num_priors)]
+    for gt in allowed.nonzero().flatten().tolist():
+        largest = iou[:, gt].sort(descending=True).values[:topk]
+        count = max(1, int(largest.sum()))
+        assert dynamic_k(iou, topk)[gt] == int(largest.sum())
+        for prior in cost[:, gt].argsort()[:count].tolist():
+            taken[prior].append(gt)
+    expected = [-1 if not by else by[0] if len(by) == 1 else None for by in taken]
+    masked = cost.masked_fill(~allowed, float("inf"))
+    expected = [masked[prior].argmin().item() if gt is None else gt for prior, gt in enumerate(expected)]
+    assert match_dynamic_k(cost, iou, allowed, topk).tolist() == expected
+
+
+@settings(deadline=None)
+@given(seeds, st.integers(0, 6), st.integers(0, 6), st.sampled_from([torch.float16, torch.float32, torch.float64]))
+def test_linear_assignment_pairs_as_many_as_there_are(seed, num_rows, num_columns, dtype):
+    cost = torch.rand(num_rows, num_columns, generator=generator(seed)).to(dtype)
+    rows, columns = linear_assignment(cost)
+    assert len(rows) == len(columns) == min(num_rows, num_columns)
+    assert len(rows.unique()) == len(columns.unique()) == len(rows)
+    assert torch.equal(rows, rows.sort().values)
+
+
+def test_costs_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match="invalid numeric entries"):
+        linear_assignment(torch.tensor([[float("nan"), 1.0]]))
+
+
+@given(st.integers(0, 50), st.integers(1, 100), st.integers(0, 300))
+def test_blocks_cover_all_rows_once(num_rows, bytes_per_row, budget):
+    slices = list(split_rows(num_rows, bytes_per_row, budget))
+    assert [row for piece in slices for row in range(num_rows)[piece]] == list(range(num_rows))
+    assert all(
+        piece.stop - piece.start == 1 or (piece.stop - piece.start) * bytes_per_row <= budget for piece in slices
+    )
