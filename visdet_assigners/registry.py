@@ -21,7 +21,11 @@ REGISTERED: dict[str, type] = {}
 TASK_UTILS: Any = None
 """The child registry; None where mmengine is not installed."""
 
+MODELS: Any = None
+"""The child registry of our heads, likewise; it imports them, and mmdet with them, when it is first asked for one."""
+
 try:
+    from mmengine.registry import MODELS as ROOT_MODELS
     from mmengine.registry import TASK_UTILS as ROOT
     from mmengine.registry import Registry
 except ModuleNotFoundError as error:
@@ -29,6 +33,7 @@ except ModuleNotFoundError as error:
         raise
 else:
     TASK_UTILS = Registry("task util", parent=ROOT, scope=SCOPE, locations=[SCOPE])
+    MODELS = Registry("model", parent=ROOT_MODELS, scope=SCOPE, locations=[f"{SCOPE}.heads"])
 
 T = TypeVar("T", bound=type)
 

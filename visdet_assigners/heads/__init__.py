@@ -1,0 +1,8 @@
+"""Heads that use what mmdet's own heads can't.  The one part of the package that is built on mmdet.
+
+``type='visdet_assigners.StaticRetinaHead'`` in a config makes mmengine import this.
+"""
+
+from visdet_assigners.heads.static_retina import StaticRetinaHead
+
+__all__ = ["StaticRetinaHead"]
