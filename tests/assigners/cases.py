@@ -6,11 +6,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from mmengine.structures import InstanceData
 
 import visdet_assigners as va
-from scenes import STRIDES, Objects, anchors, feature_sizes, logits, points, predicted_boxes, proposals
+from scenes import STRIDES, Objects, anchors, feature_sizes
+from visdet_assigners.testing.feeds import (
+    approximated,
+    decoded,
+    dense,
+    flagged,
+    ground_truths,
+    likely_queries,
+    meta,
+    pointwise,
+    prior_boxes,
+    probable,
+    queries,
+    validated,
+)
 
 
 def plainly(assigner, pred, gt, ignore, objects):
@@ -44,10 +57,6 @@ def as_tensors(assigner, pred, gt, ignore, objects):
 
 def as_list(assigner, pred, gt, ignore, objects):
     return assigner.assign([pred], [gt], [ignore])[0]
-
-
-def meta(objects):
-    return dict(img_shape=objects.image, img_path="scene.png")
 
 
 @dataclass(frozen=True)
@@ -88,75 +97,7 @@ class Case:
         gt = self.gt(objects) if gt is None else gt
         return self.call(self.build(), pred, gt, ignore, objects)
 
-    @staticmethod
-    def gt(objects: Objects) -> InstanceData:
-        gt = objects.instances
-        gt.masks = (torch.rand(len(gt), 6, 8, generator=torch.Generator().manual_seed(3)) < 0.4).float()
-        return gt
-
-
-def prior_boxes(objects: Objects) -> InstanceData:
-    return InstanceData(priors=anchors(objects)[0])
-
-
-def dense(objects: Objects) -> InstanceData:
-    pred = prior_boxes(objects)
-    pred.bboxes = predicted_boxes(pred.priors, objects, seed=1)
-    pred.scores = logits(len(pred), objects, seed=2)
-    return pred
-
-
-def probable(objects: Objects) -> InstanceData:
-    pred = dense(objects)
-    pred.scores = pred.scores.sigmoid()
-    return pred
-
-
-def pointwise(objects: Objects) -> InstanceData:
-    pred = InstanceData(priors=points(objects))
-    reach = 2 * pred.priors[:, 2:]
-    boxes = torch.cat([pred.priors[:, :2] - reach, pred.priors[:, :2] + reach], dim=1)
-    pred.bboxes = predicted_boxes(boxes, objects, seed=1)
-    pred.scores = logits(len(pred), objects, seed=2).sigmoid()
-    return pred
-
-
-def queries(objects: Objects) -> InstanceData:
-    pred = InstanceData(bboxes=proposals(objects, 60, seed=8))
-    pred.scores = logits(len(pred), objects, seed=9)
-    pred.masks = torch.randn(len(pred), 6, 8, generator=torch.Generator().manual_seed(10))
-    return pred
-
-
-def likely_queries(objects: Objects) -> InstanceData:
-    pred = queries(objects)
-    pred.scores = pred.scores.sigmoid()
-    return pred
-
-
-def approximated(objects: Objects) -> InstanceData:
-    pred = prior_boxes(objects)
-    size = (pred.priors[:, 2:] - pred.priors[:, :2]).repeat(1, 2) * torch.tensor([-0.1, -0.2, 0.1, 0.2])
-    pred.approxs = torch.stack([pred.priors, pred.priors + size], dim=1)
-    return pred
-
-
-def flagged(objects: Objects) -> InstanceData:
-    pred = prior_boxes(objects)
-    pred.responsible_flags = torch.rand(len(pred), generator=torch.Generator().manual_seed(4)) < 0.5
-    return pred
-
-
-def decoded(objects: Objects) -> InstanceData:
-    pred = prior_boxes(objects)
-    pred.decoder_priors = predicted_boxes(pred.priors, objects, seed=5)
-    return pred
-
-
-def validated(objects: Objects) -> InstanceData:
-    pred = prior_boxes(objects)
-    pred.valid_flags = torch.ones(len(pred), dtype=torch.bool)
-    return pred
+    gt = staticmethod(ground_truths)
 
 
 DINO = [
