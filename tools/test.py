@@ -5,10 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmdet.engine.hooks.utils import trigger_visualization_hook
-from mmdet.evaluation import DumpDetResults
-from mmdet.utils import setup_cache_size_limit_of_dynamo
-
 from visdet_assigners import cli
 
 
@@ -47,7 +43,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Test as the command line says."""
     with cli.user_errors():
         args = parse_args(argv)
-        setup_cache_size_limit_of_dynamo()
         if args.out and not args.out.endswith((".pkl", ".pickle")):
             raise cli.UserError(f"--out {args.out}: the predictions are a pickle file; give a name that ends in .pkl")
         cfg = cli.load_config(args)
@@ -56,11 +51,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         cli.check_assigners(cfg)
         cfg.load_from = args.checkpoint
         if args.show or args.show_dir:
+            from mmdet.engine.hooks.utils import trigger_visualization_hook
+
             cfg = trigger_visualization_hook(cfg, args)
         if args.tta:
             apply_tta(cfg)
         runner = cli.build_runner(cfg)
         if args.out:
+            from mmdet.evaluation import DumpDetResults
+
             runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
         runner.test()
 

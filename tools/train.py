@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.device import get_device
 
 from visdet_assigners import cli
@@ -51,7 +50,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train as the command line says."""
     with cli.user_errors():
         args = parse_args(argv)
-        setup_cache_size_limit_of_dynamo()
         cfg = cli.load_config(args)
         apply_options(cfg, args)
         cli.check_data(cfg, ["train", "val"])

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -120,6 +121,7 @@ def load_config(args: argparse.Namespace) -> Config:
     Returns:
         The config. ``work_dir`` is, in this order, ``--work-dir``, the config's, ``work_dirs/CONFIG_NAME``.
     """
+    check_installation()
     cfg = _read_config(args.config)
     options = dict(args.cfg_options)
     set_data_root(cfg, options.pop("data_root", _data_root_from_environment(cfg)))
@@ -194,16 +196,16 @@ def set_data_root(cfg: Config, root: str | None) -> None:
 # -------------------------------------------------------------------------------------------------------- assigners
 
 
-def _typed_nodes(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+def typed_nodes(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Yield ``(path, dict)`` for every dict with a ``type`` at or below ``value``."""
     if isinstance(value, Mapping):
         if "type" in value:
             yield path, value
         for key in value:
-            yield from _typed_nodes(value[key], f"{path}.{key}")
+            yield from typed_nodes(value[key], f"{path}.{key}")
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
-            yield from _typed_nodes(item, f"{path}.{index}")
+            yield from typed_nodes(item, f"{path}.{index}")
 
 
 def apply_assigners(cfg: Config, which: str) -> None:
@@ -224,8 +226,8 @@ def apply_assigners(cfg: Config, which: str) -> None:
     elif f"{SCOPE}.dropin" in sys.modules:  # the config has imported it
         sys.modules[f"{SCOPE}.dropin"].restore()
     foreign, wanted = ("mmdet", SCOPE) if which == "visdet" else (SCOPE, "mmdet")
-    for path, node in _typed_nodes(cfg.get("model"), "model"):
-        scope, name = _scope_and_name(node["type"])
+    for path, node in typed_nodes(cfg.get("model"), "model"):
+        scope, name = scope_and_name(node["type"])
         if name not in REGISTERED or scope not in (foreign, "mmengine", ""):
             continue
         if which == "mmdet" and name not in MMDET.module_dict:
@@ -235,7 +237,7 @@ def apply_assigners(cfg: Config, which: str) -> None:
             node["type"] = f"{wanted}.{name}"
 
 
-def _scope_and_name(kind: Any) -> tuple[str, str]:
+def scope_and_name(kind: Any) -> tuple[str, str]:
     """Split ``'mmdet.X'`` or a class into the package and the name of the class."""
     if isinstance(kind, str):
         scope, _, name = kind.rpartition(".")
@@ -254,7 +256,7 @@ def check_assigners(cfg: Config) -> None:
 
     model = cfg.get("model") or {}
     with DefaultScope.overwrite_default_scope(model.get("_scope_") or cfg.get("default_scope") or "mmdet"):
-        for path, node in _typed_nodes(model, "model"):
+        for path, node in typed_nodes(model, "model"):
             if not re.search(r"assigner(\.\d+)?$", path):
                 continue
             _check_types_and_options(path, node, TASK_UTILS)
@@ -293,7 +295,7 @@ def _check_types_and_options(path: str, node: Mapping, registry: Any, inside_our
 
 def _suggestion(kind: str, registry: Any) -> str:
     """The nearest names, with the scope that was asked for."""
-    scope, name = _scope_and_name(kind)
+    scope, name = scope_and_name(kind)
     known = REGISTERED if scope == SCOPE else {**registry.module_dict, **({} if scope else REGISTERED)}
     near = [f"{scope}.{other}".lstrip(".") for other in difflib.get_close_matches(name, known, n=3)]
     if near:
@@ -301,7 +303,19 @@ def _suggestion(kind: str, registry: Any) -> str:
     return "; check the spelling, or import its module with custom_imports in the config"
 
 
-# ---------------------------------------------------------------------------------------------------- files and data
+# ---------------------------------------------------------------------------------------- installation, files, data
+
+
+def check_installation() -> None:
+    """Raise `UserError` where mmdet is missing, or mmcv's operators, which a plain installation leaves out silently."""
+    if find_spec("mmdet") is None or find_spec("mmcv") is None:
+        raise UserError("mmdet or mmcv isn't installed here; bash tools/setup.sh installs all, and .venv/bin/python "
+                        "then runs this tool")  # fmt: skip
+    try:
+        importlib.import_module("mmcv._ext")
+    except ImportError as error:
+        raise UserError(f"mmcv's compiled operators don't import ({error}); python tools/build_mmcv.py installs them, "
+                        "for onedl-mmcv") from error  # fmt: skip
 
 
 def check_file(path: str, what: str, advice: str) -> None:
@@ -372,7 +386,9 @@ def _check_path(where: str, what: str, path: Any, root: str = "") -> None:
 def build_runner(cfg: Config) -> Runner:
     """Build mmengine's runner, or the one that the config names; processes of torchrun also work without a GPU."""
     import torch
+    from mmdet.utils import setup_cache_size_limit_of_dynamo
 
+    setup_cache_size_limit_of_dynamo()
     if cfg.launcher == "pytorch" and not torch.cuda.is_available():
         # mmengine's own set-up asks for a CUDA device, here and for the wrapper of the model.
         torch.distributed.init_process_group("gloo")

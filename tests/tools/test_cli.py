@@ -9,8 +9,8 @@ from mmdet.models.task_modules.assigners import MaxIoUAssigner as MMDetMaxIoU
 from mmdet.registry import TASK_UTILS as MMDET
 from mmengine.config import Config
 from mmengine.registry import HOOKS, DefaultScope
-from toolbox import ROOT, load_tool
 
+from toolbox import ROOT, load_tool
 from visdet_assigners import ATSSAssigner, cli, registry
 
 SHAPES_CONFIG = str(ROOT / "configs" / "atss" / "atss_r18_fpn_12e_shapes.py")
@@ -113,6 +113,18 @@ def test_config_that_cannot_be_read(text, words, tmp_path, capsys):
     assert str(path) in line
     for word in words:
         assert word in line
+
+
+def test_mmcv_without_operators(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "mmcv._ext", None)
+    line = one_error_line(lambda: train.main([SHAPES_CONFIG]), capsys)
+    assert "mmcv's compiled operators" in line
+    assert "tools/build_mmcv.py" in line
+
+
+def test_mmdet_is_missing(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name == "mmdet" else object())
+    assert "tools/setup.sh" in one_error_line(lambda: train.main([SHAPES_CONFIG]), capsys)
 
 
 def test_mixed_precision_without_a_gpu(shapes, capsys, monkeypatch):
