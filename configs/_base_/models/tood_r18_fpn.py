@@ -21,7 +21,7 @@ model = dict(
         loss_bbox=dict(type="GIoULoss", loss_weight=2.0),
     ),
     train_cfg=dict(
-        # A static assignment until the predictions mean something: 1 epoch of 12, as the original has 4 of 12 on COCO.
+        # A static assignment until the predictions mean something; the original takes 4 of 12 epochs on COCO for it.
         initial_epoch=1,
         initial_assigner=dict(type="visdet_assigners.ATSSAssigner", topk=9),
         assigner=dict(_delete_=True, type="visdet_assigners.TaskAlignedAssigner", topk=13),

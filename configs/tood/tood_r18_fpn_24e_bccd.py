@@ -1,7 +1,7 @@
 _base_ = [
     "../_base_/models/tood_r18_fpn.py",
     "../_base_/datasets/bccd.py",
-    "../_base_/schedules/schedule_12e.py",
+    "../_base_/schedules/schedule_24e.py",
     "../_base_/default_runtime.py",
 ]
 
