@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Bring BCCD (blood cells, Pascal VOC format) into the COCO form that the ``*_bccd.py`` configs read.
 
     git clone https://github.com/Shenggan/BCCD_Dataset

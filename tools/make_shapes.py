@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Draw a small detection data set of coloured shapes, in COCO format.
 
 Circles, rectangles, triangles and stars of 8 pixels to nearly half the picture lie on an uneven, noisy background.
