@@ -13,6 +13,7 @@ import torch
 
 pytest.importorskip("mmdet.models")
 import yaml
+from mmdet.datasets import CocoDataset
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
@@ -33,6 +34,10 @@ SMALL = [name for name in CONFIGS if name not in INHERITED]
 # Where a config changes more than types: what differs from mmdet's besides, as its README says.
 MORE_DIFFERENCES = {
     "ddq/ddq-detr-4scale_r50_8xb2-12e_coco.py": {".custom_imports"},
+    "mask2former/mask2former_r50_8xb2-lsj-50e_coco.py": {
+        f".model.train_cfg.assigner.{key}" for key in ("type", "match_costs", "cls_cost", "mask_cost", "dice_cost")
+    },
+    "reppoints/reppoints-moment_r50_fpn-gn_head-gn_1x_coco.py": {".custom_imports"},
     "static_retinanet/static-retinanet_r50_fpn_1x_coco.py": {".model.bbox_head.type", ".model.train_cfg.assigner.type"},
 }
 # What each small config is trained on here: drawn shapes, under the names of its own classes if it is meant for others.
@@ -156,10 +161,12 @@ def test_small_config_trains_from_scratch_on_its_own_classes(name):
     assert cfg.load_from is None
     assert cfg.randomness.seed == 0
     assert cfg.auto_scale_lr == {"enable": False, "base_batch_size": cfg.train_dataloader.batch_size}
-    classes = cfg.train_dataloader.dataset.metainfo.classes
+    classes = cfg.train_dataloader.dataset.get("metainfo", CocoDataset.METAINFO)["classes"]
     heads = cfg.model.get("bbox_head") or cfg.model.get("roi_head", {}).get("bbox_head") or []
     for head in heads if isinstance(heads, list) else [heads]:
         assert head.num_classes == len(classes)
+    if "panoptic_head" in cfg.model:
+        assert cfg.model.panoptic_head.num_things_classes == len(classes)
     if name.endswith("_shapes.py"):
         assert classes == make_shapes.CLASSES
 

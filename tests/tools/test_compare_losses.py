@@ -6,8 +6,10 @@ A short version, on drawn shapes; configs/README.md has the long one on real ima
 import sys
 
 import pytest
+from mmengine.config import Config
 
 from toolbox import ROOT, load_tool
+from visdet_assigners import cli
 from visdet_assigners.assigners import atss
 
 compare = load_tool("compare_losses")
@@ -54,6 +56,51 @@ def run(shapes: str, family: str, iterations: int = 3) -> int:
 def test_losses_are_equal_to_the_last_bit(shapes, family, capsys):
     assert run(shapes, family) == 0
     assert "equal to the last bit" in capsys.readouterr().out
+
+
+THE_SAME_OTHERWISE = {
+    "mask2former": (
+        "mask2former/mask2former_r18_12e_shapes.py",
+        {
+            "model.train_cfg.assigner": {
+                "_delete_": True,
+                "type": "mmdet.HungarianAssigner",
+                "match_costs": [
+                    {"type": "mmdet.ClassificationCost", "weight": 2.0},
+                    {"type": "mmdet.CrossEntropyLossCost", "weight": 5.0, "use_sigmoid": True},
+                    {"type": "mmdet.DiceCost", "weight": 5.0, "pred_act": True, "eps": 1.0},
+                ],
+            }
+        },
+    ),
+    "static-retinanet": (
+        "static_retinanet/static-retinanet_r18_fpn_12e_bccd.py",
+        {"model.bbox_head.type": "RetinaHead", "model.train_cfg.assigner.type": "mmdet.MaxIoUAssigner"},
+    ),
+}
+
+
+@pytest.mark.parametrize("family", THE_SAME_OTHERWISE)
+def test_assigners_that_mmdet_lacks_train_as_those_that_do_the_same_there(shapes, family):
+    config, changes = THE_SAME_OTHERWISE[family]
+    runs = []
+    for options in ({}, changes):
+        cfg = Config.fromfile(ROOT / "configs" / config)
+        cfg.merge_from_dict(options)
+        cli.set_data_root(cfg, shapes)
+        loader = cfg.train_dataloader
+        loader.update(batch_size=2, num_workers=0, persistent_workers=False)
+        loader.dataset.metainfo = {"classes": ("circle", "rectangle", "triangle", "star")[: num_classes(cfg)]}
+        loader.dataset.data_prefix = {"img": "images/train/"}
+        cfg.launcher = "none"
+        runs.append(compare.record_losses(cfg, 3, family))
+    assert compare.first_difference(*runs) == ""
+    assert len(runs[0]) == 3
+
+
+def num_classes(cfg: Config) -> int:
+    head = cfg.model.get("bbox_head") or cfg.model.panoptic_head
+    return head.get("num_classes") or head.num_things_classes
 
 
 def test_a_difference_is_found(shapes, capsys, monkeypatch):
