@@ -1,0 +1,8 @@
+_base_ = [
+    "../_base_/models/cascade-rcnn_r18_fpn.py",
+    "../_base_/datasets/bccd.py",
+    "../_base_/schedules/schedule_12e.py",
+    "../_base_/default_runtime.py",
+]
+
+model = dict(roi_head=dict(bbox_head=[dict(head, num_classes=3) for head in _base_.model.roi_head.bbox_head]))

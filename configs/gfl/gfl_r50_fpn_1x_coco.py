@@ -1,0 +1,3 @@
+_base_ = "mmdet::gfl/gfl_r50_fpn_1x_coco.py"
+
+model = dict(train_cfg=dict(assigner=dict(type="visdet_assigners.ATSSAssigner")))
