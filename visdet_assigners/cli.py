@@ -232,8 +232,9 @@ def apply_assigners(cfg: Config, which: str) -> None:
             continue
         if which == "mmdet" and name not in MMDET.module_dict:
             raise UserError(f"--assigners mmdet: mmdet has no {name}, which the config names at {path}")
-        # A class object reaches no registry, so it is replaced; a name that the drop-in serves can stay.
-        if which == "mmdet" or not isinstance(node["type"], str):
+        # A class object reaches no registry, so it is replaced.  A name that the drop-in serves can stay, and a plain
+        # one must: RepPointsHead asks whether its assigner's type reads PointAssigner, and trains otherwise if not.
+        if (which == "mmdet" and scope) or not isinstance(node["type"], str):
             node["type"] = f"{wanted}.{name}"
 
 

@@ -319,6 +319,14 @@ model = dict(train_cfg=dict(rcnn=[dict(assigner=rcnn)], assigner=detr))
     assert {type(part).__module__.split(".")[0] for part in parts} == {"mmdet"}
 
 
+def test_plain_names_stay_as_heads_may_ask_for_them():
+    cfg = Config({"model": {"train_cfg": {"assigner": {"type": "PointAssigner"}}}})
+    for which, package in (("visdet", "visdet_assigners"), ("mmdet", "mmdet")):
+        cli.apply_assigners(cfg, which)
+        assert cfg.model.train_cfg.assigner.type == "PointAssigner"
+        assert type(built(cfg, "assigner")).__module__.split(".")[0] == package
+
+
 def test_classes_as_types_are_exchanged_both_ways():
     cfg = Config({"model": {"train_cfg": {"ours": {"type": ATSSAssigner, "topk": 9}, "theirs": {"type": MMDetMaxIoU}}}})
     both = cfg.model.train_cfg

@@ -21,6 +21,7 @@ FAMILIES = {
     "yolox": ("yolox/yolox_nano_24e_shapes.py", {}),
     "deformable-detr": ("deformable_detr/deformable-detr-refine_r18_50e_shapes.py", {}),
     "detr": ("detr/detr_r18_50e_shapes.py", {}),
+    "reppoints": ("reppoints/reppoints-moment_r18_fpn-gn_head-gn_12e_shapes.py", {}),
     "rpn": ("rpn/rpn_r18_fpn_12e_shapes.py", {}),
 }
 
