@@ -47,3 +47,10 @@ def test_level_sizes_are_read_off_the_strides_or_given():
     assert torch.equal(read.gt_inds, given.gt_inds)
     with pytest.raises(ValueError, match=r"PointAssigner: sum\(num_level_priors\) is"):
         PointAssigner().assign(pred, objects.instances, num_level_priors=sizes[1:])
+
+
+def test_boxes_are_refused_with_the_reason():
+    """RepPointsHead compares the type string: with a prefix it passes boxes, which mmdet's assigner takes for points."""
+    objects = OBJECTS[2]
+    with pytest.raises(ValueError, match=r"PointAssigner: pred_instances.priors are boxes.*without a prefix"):
+        PointAssigner().assign(InstanceData(priors=objects.boxes), objects.instances)

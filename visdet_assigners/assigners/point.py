@@ -88,7 +88,7 @@ class PointAssigner(BaseAssigner):
         """Assign the points of one image.
 
         Args:
-            pred_instances: with ``priors`` (N, 3) x, y and stride; further columns are not used; N may be 0.
+            pred_instances: with ``priors`` (N, 3) x, y and stride, or (N, 4) with the stride twice; N may be 0.
             gt_instances: with ``bboxes`` (M, 4) xyxy and ``labels`` (M,); M may be 0.
             gt_instances_ignore: not used: the method defines no ignore regions.
             num_level_priors: points in each level, summing to N; read off the strides where it is not given, which
@@ -100,9 +100,15 @@ class PointAssigner(BaseAssigner):
 
         Raises:
             ValueError: a field is missing or has the wrong shape, the levels don't sum to N, or on CPU a value is not
-                finite.
+                finite or the priors are boxes.
         """
-        points = self.read(pred_instances, "pred_instances", "priors", columns=3)[:, :3]
+        points = self.read(pred_instances, "pred_instances", "priors", columns=3)
+        if points.device.type == "cpu" and points.shape[1] == 4 and not torch.equal(points[:, 2], points[:, 3]):
+            self.fail(
+                "pred_instances.priors are boxes, not points with their strides; RepPointsHead passes points only where "
+                "the config says type='PointAssigner' without a prefix, so import visdet_assigners.dropin and say that"
+            )
+        points = points[:, :3]
         gts, labels = self.read_ground_truths(gt_instances)
         if len(points) == 0 or len(gts) == 0:
             return to_assign_result(Assignment(all_negative(len(points), points)), labels)
