@@ -105,8 +105,8 @@ class PointAssigner(BaseAssigner):
         points = self.read(pred_instances, "pred_instances", "priors", columns=3)
         if points.device.type == "cpu" and points.shape[1] == 4 and not torch.equal(points[:, 2], points[:, 3]):
             self.fail(
-                "pred_instances.priors are boxes, not points with their strides; RepPointsHead passes points only where "
-                "the config says type='PointAssigner' without a prefix, so import visdet_assigners.dropin and say that"
+                "pred_instances.priors are boxes, not points with their strides; RepPointsHead passes points only "
+                "where the config says type='PointAssigner' without a prefix, so import visdet_assigners.dropin and say that"
             )
         points = points[:, :3]
         gts, labels = self.read_ground_truths(gt_instances)
