@@ -106,7 +106,7 @@ class PointAssigner(BaseAssigner):
         if points.device.type == "cpu" and points.shape[1] == 4 and not torch.equal(points[:, 2], points[:, 3]):
             self.fail(
                 "pred_instances.priors are boxes, not points with their strides; RepPointsHead passes points only "
-                "where the config says type='PointAssigner' without a prefix, so import visdet_assigners.dropin and say that"
+                "where the config says type='PointAssigner' without a prefix; import visdet_assigners.dropin for that"
             )
         points = points[:, :3]
         gts, labels = self.read_ground_truths(gt_instances)
