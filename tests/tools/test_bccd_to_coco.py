@@ -1,6 +1,5 @@
 """The conversion of BCCD, on a Pascal VOC tree made here."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -8,10 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-TOOL = Path(__file__).parents[2] / "tools" / "bccd_to_coco.py"
-spec = importlib.util.spec_from_file_location("bccd_to_coco", TOOL)
-bccd_to_coco = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(bccd_to_coco)
+from toolbox import load_tool
+
+bccd_to_coco = load_tool("bccd_to_coco")
 
 OBJECTS = {
     "a": [("WBC", 68, 315, 286, 480), ("RBC", 1, 2, 41, 32)],

@@ -1,6 +1,5 @@
 """The tool that draws assignments: any config, with or without weights, on images and boxes that fit each other."""
 
-import importlib.util
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -14,18 +13,11 @@ from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from toolbox import ROOT, load_tool
 from visdet_assigners import cli
 
-ROOT = Path(__file__).parents[2]
 ATSS = str(ROOT / "configs" / "atss" / "atss_r18_fpn_12e_shapes.py")
 TOOD = str(ROOT / "configs" / "tood" / "tood_r18_fpn_12e_shapes.py")
-
-
-def load_tool(name: str):
-    spec = importlib.util.spec_from_file_location(f"tool_{name}", ROOT / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 browse = load_tool("browse_assignments")

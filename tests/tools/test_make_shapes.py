@@ -1,18 +1,17 @@
 """The drawn data set: reproducible, in COCO format, and with the hard cases that it promises."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from mmdet.datasets import CocoDataset
+from mmengine.registry import DefaultScope
 from pycocotools.coco import COCO
 
-TOOL = Path(__file__).parents[2] / "tools" / "make_shapes.py"
-spec = importlib.util.spec_from_file_location("make_shapes", TOOL)
-make_shapes = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(make_shapes)
+from toolbox import load_tool
 
+make_shapes = load_tool("make_shapes")
 SMALL = ["--train", "30", "--val", "10", "--size", "160", "120"]
 
 
@@ -89,18 +88,15 @@ def test_hard_cases_are_there(coco):
 
 
 def test_mmdet_reads_it(shapes, coco):
-    CocoDataset = pytest.importorskip("mmdet.datasets").CocoDataset  # noqa: N806 (a class)
-    pipeline = [
-        {"type": "mmdet.LoadImageFromFile"},
-        {"type": "mmdet.LoadAnnotations", "with_bbox": True, "with_mask": True},
-    ]
-    dataset = CocoDataset(
-        ann_file="annotations/train.json",
-        data_root=str(shapes),
-        data_prefix={"img": "images/train/"},
-        metainfo={"classes": make_shapes.CLASSES},
-        pipeline=pipeline,
-    )
+    pipeline = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations", "with_bbox": True, "with_mask": True}]
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        dataset = CocoDataset(
+            ann_file="annotations/train.json",
+            data_root=str(shapes),
+            data_prefix={"img": "images/train/"},
+            metainfo={"classes": make_shapes.CLASSES},
+            pipeline=pipeline,
+        )
     assert len(dataset) == 30
     sample = dataset[5]  # the sixth picture has a crowd
     assert sample["img"].shape == (120, 160, 3)
