@@ -1,11 +1,11 @@
 #!/usr/bin/env python
 """Draw a small detection data set of coloured shapes, in COCO format.
 
-Circles, rectangles, triangles and stars of 8 pixels to nearly half the picture lie on an uneven, noisy background.
-They overlap; later ones cover earlier ones.  Masks and boxes are those of what can be seen, as in COCO: the box is
-tight around the visible mask.  Some pictures hold a crowd (many small shapes of one class under one ``iscrowd``
-region), some hold nothing.  The same arguments give the same bytes, and picture ``i`` of a split depends on the size,
-the seed and ``i`` alone.
+Circles, rectangles, triangles and stars of 8 pixels (or ``--smallest``) to nearly half the picture lie on an uneven,
+noisy background.  They overlap; later ones cover earlier ones.  Masks and boxes are those of what can be seen, as in
+COCO: the box is tight around the visible mask.  Some pictures hold a crowd (many small shapes of one class under one
+``iscrowd`` region), some hold nothing.  The same arguments give the same bytes, and picture ``i`` of a split depends on
+the sizes, the seed and ``i`` alone.
 
     python tools/make_shapes.py data/shapes
 
@@ -28,7 +28,8 @@ SPLITS = ("train", "val")
 EMPTY_EVERY = 10  # one picture in ten holds no object
 CROWD_EVERY = 6  # one picture in six holds a crowd region
 MIN_VISIBLE = 0.5  # share of a shape that later shapes leave to be seen
-MIN_RADIUS = 4  # pixels
+MAX_RADIUS = 0.22  # of the picture's shorter side
+MIN_SMALLEST = 4  # pixels across
 MIN_PIXELS = 12  # of a visible mask; fewer cannot be told from noise
 PLACEMENT_TRIES = 20
 MIN_SIDE = 32  # pixels of a picture's shorter side
@@ -96,9 +97,12 @@ def draw_crowd(rng: np.random.Generator, image: np.ndarray) -> tuple[int, np.nda
 
 
 def draw_picture(
-    rng: np.random.Generator, width: int, height: int, with_shapes: bool, with_crowd: bool
+    rng: np.random.Generator, width: int, height: int, smallest: float, with_shapes: bool, with_crowd: bool
 ) -> tuple[np.ndarray, list[tuple[int, np.ndarray, bool]]]:
-    """Draw one picture: (height, width, 3) uint8 and its objects as (class, visible mask, is a crowd)."""
+    """Draw one picture: (height, width, 3) uint8 and its objects as (class, visible mask, is a crowd).
+
+    ``smallest`` is what the smallest shape outside a crowd measures across, in pixels.
+    """
     image = draw_background(rng, width, height)
     objects: list[tuple[int, np.ndarray, bool]] = []
     full_areas: list[int] = []
@@ -110,7 +114,7 @@ def draw_picture(
     for _ in range(rng.integers(1, 11) if with_shapes else 0):
         category = int(rng.integers(len(CLASSES)))
         # Evenly spread in the logarithm: as many small shapes as large ones.
-        radius = np.exp(rng.uniform(np.log(MIN_RADIUS), np.log(0.22 * unit)))
+        radius = np.exp(rng.uniform(np.log(smallest / 2), np.log(MAX_RADIUS * unit)))
         for _ in range(PLACEMENT_TRIES):
             corners = rng.uniform((0, 0), (width, height)) + outline(rng, CLASSES[category], radius)
             mask = draw_mask(corners, width, height)
@@ -146,7 +150,7 @@ def annotate(category: int, mask: np.ndarray, crowd: bool) -> dict:
     }
 
 
-def make_split(out_dir: Path, split: str, count: int, width: int, height: int, seed: int) -> None:
+def make_split(out_dir: Path, split: str, count: int, width: int, height: int, smallest: float, seed: int) -> None:
     """Write the pictures and the annotation file of one split."""
     image_dir = out_dir / "images" / split
     image_dir.mkdir(parents=True, exist_ok=True)
@@ -155,7 +159,7 @@ def make_split(out_dir: Path, split: str, count: int, width: int, height: int, s
         rng = np.random.default_rng([seed, SPLITS.index(split), i])
         empty = i % EMPTY_EVERY == EMPTY_EVERY - 1
         crowd = i % CROWD_EVERY == CROWD_EVERY - 1 and not empty
-        picture, objects = draw_picture(rng, width, height, with_shapes=not empty, with_crowd=crowd)
+        picture, objects = draw_picture(rng, width, height, smallest, with_shapes=not empty, with_crowd=crowd)
         name = f"{i:06d}.jpg"
         (image_dir / name).write_bytes(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes())
         images.append({"id": i + 1, "file_name": name, "width": width, "height": height})
@@ -177,6 +181,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--train", type=int, default=200, help="pictures to train on (default: %(default)s)")
     parser.add_argument("--val", type=int, default=50, help="pictures to validate on (default: %(default)s)")
     parser.add_argument("--size", type=int, nargs=2, default=(320, 240), metavar=("W", "H"), help="pixels (320 240)")
+    parser.add_argument(
+        "--smallest", type=float, default=8, metavar="PIXELS", help="size of the smallest shape (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="another seed, other pictures (default: %(default)s)")
     args = parser.parse_args(argv)
     width, height = args.size
@@ -185,12 +192,15 @@ def main(argv: list[str] | None = None) -> int:
         problem = "--train and --val must be at least 1: an empty split can be neither trained on nor evaluated"
     elif min(width, height) < MIN_SIDE:
         problem = f"--size {width} {height} is too small: give at least {MIN_SIDE} {MIN_SIDE}"
+    elif not MIN_SMALLEST <= args.smallest <= 2 * MAX_RADIUS * min(width, height):
+        largest = int(2 * MAX_RADIUS * min(width, height))
+        problem = f"--smallest {args.smallest:g}: give {MIN_SMALLEST} to {largest} in pictures of {width}x{height}"
     elif args.seed < 0:
         problem = f"--seed {args.seed} is negative: give 0 or more"
     else:
         try:
             for split in SPLITS:
-                make_split(args.out_dir, split, getattr(args, split), width, height, args.seed)
+                make_split(args.out_dir, split, getattr(args, split), width, height, args.smallest, args.seed)
         except OSError as error:
             problem = f"cannot write to {args.out_dir} ({error.strerror}): give a folder that can be written to"
     if problem:

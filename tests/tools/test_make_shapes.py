@@ -87,6 +87,17 @@ def test_hard_cases_are_there(coco):
     assert overlapping > 10
 
 
+def test_smallest_shape(tmp_path):
+    make_shapes.main([str(tmp_path), *SMALL, "--smallest", "40"])
+    annotations = COCO(str(tmp_path / "annotations" / "train.json")).anns.values()
+    inside = [b for a in annotations if not a["iscrowd"] for b in [np.array(a["bbox"])]
+              if b[:2].min() > 0 and b[0] + b[2] < 160 and b[1] + b[3] < 120]  # fmt: skip
+    assert len(inside) > 20
+    assert (
+        min(max(box[2:]) for box in inside) >= 20
+    )  # a triangle is three quarters of its circle high, half may be hidden
+
+
 def test_mmdet_reads_it(shapes, coco):
     pipeline = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations", "with_bbox": True, "with_mask": True}]
     with DefaultScope.overwrite_default_scope("mmdet"):
@@ -112,6 +123,7 @@ def test_mmdet_reads_it(shapes, coco):
         (["--train", "0"], "at least 1"),
         (["--size", "16", "240"], "too small"),
         (["--seed", "-1"], "negative"),
+        (["--size", "160", "120", "--smallest", "60"], "--smallest 60: give 4 to 52"),
     ],
 )
 def test_wrong_values_are_told_in_one_line(arguments, message, tmp_path, capsys):
