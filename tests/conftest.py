@@ -1,4 +1,4 @@
-"""Settings of all tests: one thread, so that two test runs don't wait for each other, and the same examples each time."""
+"""Settings of all tests: one thread, so that two runs don't wait for each other, and the same examples each time."""
 
 import sys
 from pathlib import Path
