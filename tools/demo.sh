@@ -45,7 +45,7 @@ for part in shapes training test detections assignments; do rm -rf "${out:?}/$pa
 mkdir -p $out
 say "1 of 4: drawing 400 pictures to train on and 50 to validate on"
 $python tools/make_shapes.py $out/shapes --train 400 --val 50 --size 160 120 --smallest 20 --seed 0
-say "2 of 4: training 24 epochs (about 4 minutes on 2 cores)"
+say "2 of 4: training 24 epochs (about 3 minutes on 2 cores)"
 run $out/train.log $python tools/train.py $config --work-dir $out/training "${options[@]}"
 checkpoint=$(cat $out/training/last_checkpoint)
 say "3 of 4: testing it and drawing what it detects"
