@@ -21,4 +21,4 @@ val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
 # The scores of a detector after minutes: rightly low, and still worth drawing.
-default_hooks = dict(visualization=dict(score_thr=0.2))
+default_hooks = dict(logger=dict(interval=25), visualization=dict(score_thr=0.2))
