@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from detectors import batch, build_detector
 from mmdet.models.task_modules.assigners import AssignResult
 from mmengine.structures import InstanceData
 from torch import nn
 
+from detectors import batch, build_detector
 from visdet_assigners.assignment import IGNORED, NEGATIVE
 from visdet_assigners.observe.tap import find_assigners, record_assignments, tap
 
