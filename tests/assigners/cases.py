@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from mmengine.structures import InstanceData
 
 import visdet_assigners as va
@@ -53,6 +54,11 @@ def as_tensors(assigner, pred, gt, ignore, objects):
     tensors = [getattr(pred, name, None) for name in ("scores", "bboxes")]
     tensors += [getattr(gt, name, None) for name in ("bboxes", "labels")]
     return assigner.assign(*tensors, meta(objects))
+
+
+def as_mask_tensors(assigner, pred, gt, ignore, objects):
+    truths = getattr(gt, "labels", None), getattr(gt, "masks", torch.zeros(0, 1))  # some have no objects and no masks
+    return assigner.assign(getattr(pred, "scores", None), getattr(pred, "masks", None), *truths, meta(objects))
 
 
 def as_list(assigner, pred, gt, ignore, objects):
@@ -156,6 +162,10 @@ CASES: dict[str, Case] = {
     "MaskHungarianAssigner": Case(
         lambda: va.MaskHungarianAssigner(dice_cost=dict(type="DiceCost", pred_act=True, eps=1.0)),
         queries, ("scores", "masks"), (), with_meta,
+    ),
+    "MaskHungarianAssigner-tensors": Case(
+        lambda: va.MaskHungarianAssigner(dice_cost=dict(type="DiceCost", pred_act=True, eps=1.0)),
+        queries, ("scores", "masks"), (), as_mask_tensors,
     ),
     "TopkHungarianAssigner": Case(
         lambda: va.TopkHungarianAssigner(4),

@@ -111,17 +111,65 @@ def test_masks_find_their_objects_with_and_without_scores():
     assert assigner.assign(pred, gt).gt_inds.tolist() == [0, 2, 1]
 
 
-def test_mask_costs_equal_the_hungarian_assigner_of_the_same_three():
+MASK_COSTS = [
+    dict(type="ClassificationCost", weight=2.0),
+    dict(type="CrossEntropyLossCost", weight=5.0, use_sigmoid=True),
+    dict(type="DiceCost", weight=5.0, pred_act=True, eps=1.0),
+]
+
+
+def points_in_masks(num_preds: int = 30, num_gts: int = 7):
     g = torch.Generator().manual_seed(0)
-    costs = [
-        dict(type="ClassificationCost", weight=2.0),
-        dict(type="CrossEntropyLossCost", weight=5.0, use_sigmoid=True),
-        dict(type="DiceCost", weight=5.0, pred_act=True, eps=1.0),
-    ]
-    gt = InstanceData(labels=torch.randint(4, (7,), generator=g), masks=(torch.rand(7, 50, generator=g) < 0.3).long())
-    pred = InstanceData(scores=torch.randn(30, 4, generator=g), masks=torch.randn(30, 50, generator=g))
-    mine = MaskHungarianAssigner(*costs).assign(pred, gt)
-    assert torch.equal(mine.gt_inds, HungarianAssigner(costs).assign(pred, gt).gt_inds)
+    labels = torch.randint(4, (num_gts,), generator=g)
+    gt = InstanceData(labels=labels, masks=(torch.rand(num_gts, 50, generator=g) < 0.3).long())
+    pred = InstanceData(scores=torch.randn(num_preds, 4, generator=g), masks=torch.randn(num_preds, 50, generator=g))
+    return pred, gt
+
+
+def test_mask_costs_equal_the_hungarian_assigner_of_the_same_three():
+    pred, gt = points_in_masks()
+    mine = MaskHungarianAssigner(*MASK_COSTS).assign(pred, gt)
+    assert torch.equal(mine.gt_inds, HungarianAssigner(MASK_COSTS).assign(pred, gt).gt_inds)
+
+
+@pytest.mark.parametrize(("num_preds", "num_gts"), [(30, 7), (3, 7), (0, 7), (30, 0)])
+@pytest.mark.parametrize("with_scores", [True, False])
+def test_tensors_as_in_mmdet_2_equal_instances(num_preds, num_gts, with_scores):
+    pred, gt = points_in_masks(num_preds, num_gts)
+    if not with_scores:
+        del pred.scores
+    assigner = MaskHungarianAssigner(*MASK_COSTS)
+    expected = assigner.assign(pred, gt, META)
+    scores = pred.scores if with_scores else None
+    by_position = assigner.assign(scores, pred.masks, gt.labels, gt.masks, META, None, 1e-7)
+    by_name = assigner.assign(
+        cls_pred=scores, mask_pred=pred.masks, gt_labels=gt.labels, gt_mask=gt.masks, img_meta=META
+    )
+    for result in (by_position, by_name):
+        assert result.gt_inds.tolist() == expected.gt_inds.tolist()
+        assert result.labels.tolist() == expected.labels.tolist()
+        assert (result.num_gts, result.max_overlaps) == (num_gts, None)
+    assert (expected.gt_inds > 0).sum() == min(num_preds, num_gts)
+
+
+def test_wrong_tensors_are_named():
+    pred, gt = points_in_masks()
+    assigner = MaskHungarianAssigner(*MASK_COSTS)
+    with pytest.raises(ValueError, match=r"^MaskHungarianAssigner: gt_bboxes_ignore must be None.*street.jpg"):
+        assigner.assign(pred.scores, pred.masks, gt.labels, gt.masks, META, torch.zeros(0, 4))
+    with pytest.raises(ValueError, match=r"cls_pred has 29 rows but mask_pred has 30.*street.jpg"):
+        assigner.assign(pred.scores[1:], pred.masks, gt.labels, gt.masks, META)
+    with pytest.raises(ValueError, match=r"gt_labels has 7 entries but gt_mask has 6"):
+        assigner.assign(pred.scores, pred.masks, gt.labels, gt.masks[1:], META)
+    with pytest.raises(ValueError, match=r"gt_mask must be a tensor, got NoneType"):
+        assigner.assign(pred.scores, pred.masks, gt.labels, None, META)
+    with pytest.raises(ValueError, match=r"ClassificationCost: .*holds 12 but scores have 4 classes"):
+        assigner.assign(pred.scores, pred.masks, gt.labels + 9, gt.masks, META)
+    pred.masks[3, 4] = float("nan")
+    with pytest.raises(ValueError, match=r"CrossEntropyLossCost\[3, 0\] is nan.*street.jpg"):
+        assigner.assign(pred.scores, pred.masks, gt.labels, gt.masks, META)
+    with pytest.raises(TypeError, match="gt_masks"):
+        assigner.assign(pred.scores, pred.masks, gt.labels, gt_masks=gt.masks, img_meta=META)
 
 
 def test_a_mask_cost_of_weight_zero_is_not_computed():
