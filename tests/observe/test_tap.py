@@ -1,66 +1,112 @@
 """The tap records what any detector's assigners decide, and leaves no trace."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from mmdet.models.task_modules.assigners import AssignResult
 from mmengine.structures import InstanceData
 from torch import nn
 
-from detectors import batch, build_detector
+from detectors import HEIGHT, WIDTH, batch, build_detector
+from visdet_assigners import AscendMaxIoUAssigner, MultiInstanceAssigner
 from visdet_assigners.assignment import IGNORED, NEGATIVE
-from visdet_assigners.observe.tap import find_assigners, record_assignments, tap
+from visdet_assigners.observe.tap import ImageInfo, find_assigners, record_assignments, tap, watch
 
-# Config, names of its assigners, calls of each for one image, epoch.
+LARGE = (384, 384)  # 3 x 3 points in the coarsest level, the least for a deformable convolution
+
+
+@dataclass(frozen=True)
+class Stock:
+    """A stock detector: config, its assigners in order of their calls, and how often each looks at an image."""
+
+    config: str
+    names: tuple[str, ...]
+    repeats: int = 1
+    epoch: int = 0
+    num_classes: int = 80
+    shape: tuple[int, int] = (HEIGHT, WIDTH)
+    masks: bool = True
+
+
+BBOX_HEAD = ("bbox_head.assigner",)
+RPN = "rpn_head.assigner"
 DETECTORS = {
-    "atss/atss_r50_fpn_1x_coco.py": (["bbox_head.assigner"], 1, 0),
-    "retinanet/retinanet_r50_fpn_1x_coco.py": (["bbox_head.assigner"], 1, 0),
-    "faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py": (["rpn_head.assigner", "roi_head.bbox_assigner"], 1, 0),
-    "cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py": (
-        ["rpn_head.assigner", *(f"roi_head.bbox_assigner[{stage}]" for stage in range(3))],
-        1,
-        0,
+    "atss": Stock("atss/atss_r50_fpn_1x_coco.py", BBOX_HEAD),
+    "retinanet": Stock("retinanet/retinanet_r50_fpn_1x_coco.py", BBOX_HEAD),
+    "faster_rcnn": Stock("faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py", (RPN, "roi_head.bbox_assigner")),
+    "cascade_rcnn": Stock(
+        "cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py",
+        (RPN, *(f"roi_head.bbox_assigner[{stage}]" for stage in range(3))),
     ),
-    "yolox/yolox_tiny_8xb8-300e_coco.py": (["bbox_head.assigner"], 1, 0),
-    "tood/tood_r50_fpn_1x_coco.py": (["bbox_head.alignment_assigner"], 1, 4),
-    "yolof/yolof_r50-c5_8xb8-1x_coco.py": (["bbox_head.assigner"], 1, 0),
-    "detr/detr_r50_8xb2-150e_coco.py": (["bbox_head.assigner"], 6, 0),
-    "dino/dino-4scale_r50_8xb2-12e_coco.py": (["bbox_head.assigner"], 7, 0),
+    "crowddet": Stock(
+        "crowddet/crowddet-rcnn_r50_fpn_8xb2-30e_crowdhuman.py", (RPN, "roi_head.bbox_assigner"), num_classes=1
+    ),
+    "yolox": Stock("yolox/yolox_tiny_8xb8-300e_coco.py", BBOX_HEAD),
+    "rtmdet": Stock("rtmdet/rtmdet_tiny_8xb32-300e_coco.py", BBOX_HEAD, masks=False),
+    "tood": Stock("tood/tood_r50_fpn_1x_coco.py", ("bbox_head.alignment_assigner",), epoch=4),
+    "yolof": Stock("yolof/yolof_r50-c5_8xb8-1x_coco.py", BBOX_HEAD),
+    "fsaf": Stock("fsaf/fsaf_r50_fpn_1x_coco.py", BBOX_HEAD),
+    "yolo": Stock("yolo/yolov3_mobilenetv2_8xb24-320-300e_coco.py", BBOX_HEAD),
+    "reppoints": Stock(
+        "reppoints/reppoints-moment_r50_fpn_1x_coco.py",
+        ("bbox_head.init_assigner", "bbox_head.refine_assigner"),
+        shape=LARGE,
+    ),
+    "detr": Stock("detr/detr_r50_8xb2-150e_coco.py", BBOX_HEAD, 6),
+    "deformable_detr": Stock("deformable_detr/deformable-detr_r50_16xb2-50e_coco.py", BBOX_HEAD, 6),
+    "dino": Stock("dino/dino-4scale_r50_8xb2-12e_coco.py", BBOX_HEAD, 7),
+    "mask2former": Stock("mask2former/mask2former_r50_8xb2-lsj-50e_coco.py", ("panoptic_head.assigner",), 10),
 }
 BOXES = [[[8.0, 8.0, 60.0, 50.0], [70.0, 30.0, 120.0, 90.0], [30.0, 60.0, 42.0, 72.0]], [[20.0, 10.0, 110.0, 80.0]]]
 
 
 def is_untouched(model):
-    return all("assign" not in vars(assigner) for _, _, assigner in find_assigners(model))
+    return not any(
+        name in vars(holder)
+        for holder in [*model.modules(), *(assigner for _, _, assigner in find_assigners(model))]
+        for name in ("assign", "assign_batch", "loss")
+    )
 
 
-@pytest.mark.parametrize("config", DETECTORS)
-def test_stock_detectors(config):
-    names, calls, epoch = DETECTORS[config]
-    model = build_detector(config, epoch)
-    images, samples = batch(BOXES)
+@pytest.mark.parametrize("name", DETECTORS)
+def test_stock_detectors(name):
+    stock = DETECTORS[name]
+    model = build_detector(stock.config, stock.epoch)
+    images, samples = batch(BOXES, stock.shape, stock.num_classes)
+    for number, sample in enumerate(samples):
+        sample.set_metainfo({"img_id": 40 + number, "img_path": f"{number}.jpg"})
+        if not stock.masks:
+            del sample.gt_instances.masks
+    before = [sorted(sample.metainfo_keys()) for sample in samples]
     with torch.no_grad(), record_assignments(model) as records:
         model.loss(images, samples)
     assert is_untouched(model)
+    assert [sorted(sample.metainfo_keys()) for sample in samples] == before
+    assert not any(sample.gt_instances.metainfo_keys() for sample in samples)
 
-    assert sorted({record.where for record in records}) == sorted(names)
-    for name in names:
-        mine = [record for record in records if record.where == name]
-        assert [record.call for record in mine] == list(range(calls * len(BOXES)))
-        assert sorted(record.num_objects for record in mine) == sorted(calls * [len(boxes) for boxes in BOXES])
+    assert sorted({record.where for record in records}) == sorted(stock.names)
+    expected = [ImageInfo(number, 40 + number, f"{number}.jpg", stock.shape) for number in range(len(BOXES))]
+    for where in stock.names:
+        mine = [record for record in records if record.where == where]
+        assert [record.call for record in mine] == list(range(stock.repeats * len(BOXES)))
+        asked = sorted((record.image.index, record.repeat) for record in mine)
+        assert asked == [(image, repeat) for image in range(len(BOXES)) for repeat in range(stock.repeats)]
     for record in records:
-        boxes = BOXES[0] if record.num_objects == len(BOXES[0]) else BOXES[1]
-        assert record.gt_boxes.tolist() == boxes
+        boxes = BOXES[record.image.index]
+        assert record.image == expected[record.image.index]
+        assert record.num_objects == len(boxes)
+        assert record.gt_boxes is None or record.gt_boxes.tolist() == boxes
         per_prior = [record.gt_index, record.priors, record.pred_boxes, record.quality]
         assert len({len(values) for values in per_prior if values is not None}) == 1
         assert int(record.gt_index.max()) < len(boxes)
         assert int(record.gt_index.min()) >= IGNORED
         assert not any(values.requires_grad for values in per_prior if values is not None)
         assert int(record.positives_per_object().sum()) == int((record.gt_index >= 0).sum())
-    last = [record for record in records if record.where == names[-1]]
-    if "HungarianAssigner" in last[0].assigner:
-        assert all((record.positives_per_object() == 1).all() for record in last)
-    if record.level_sizes is not None:
-        assert sum(record.level_sizes) == len(record.gt_index)
+        if "HungarianAssigner" in record.assigner:
+            assert (record.positives_per_object() == 1).all()
+        if record.level_sizes is not None:
+            assert sum(record.level_sizes) == len(record.gt_index)
 
 
 def test_a_record_holds_what_the_assigner_decides():
@@ -192,6 +238,108 @@ def test_what_is_no_assigner_is_left_alone():
     head.same = head.assigner
     found = [attribute for _, attribute, _ in find_assigners(head)]
     assert found == ["assigner", "others[0]", "others[2]"]
+
+
+def test_a_prior_that_stands_for_several_objects():
+    head = nn.Module()
+    head.assigner = MultiInstanceAssigner(2, pos_iou_thr=0.5, neg_iou_thr=0.5)
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 8.0]])
+    priors = torch.tensor([[0.0, 0.0, 10.0, 9.0], [0.0, 0.0, 10.0, 18.0], [50.0, 50.0, 60.0, 60.0]])
+    crowd = torch.tensor([[48.0, 48.0, 90.0, 90.0]])
+    with record_assignments(head) as records:
+        head.assigner.assign(
+            InstanceData(priors=priors),
+            InstanceData(bboxes=boxes, labels=torch.tensor([0, 0])),
+            InstanceData(bboxes=crowd, labels=torch.tensor([-1])),
+        )
+    (record,) = records
+    # IoU .9 and .89; .56 and .44; in the crowd.  The three boxes themselves follow.
+    assert record.gt_index[:3].tolist() == [[0, 1], [0, NEGATIVE], [IGNORED, NEGATIVE]]
+    assert record.gt_index.shape == record.quality.shape == (6, 2)
+    assert record.priors.tolist() == torch.cat([priors, boxes, crowd]).tolist()
+    assert record.positives_per_object().tolist() == [
+        int((record.gt_index == 0).sum()), int((record.gt_index == 1).sum())
+    ]  # fmt: skip
+    assert record.positives_per_object().tolist() == [4, 3]
+
+
+class BatchThreshold(Threshold):
+    """Assigns lists of images, in a loop over its own ``assign``."""
+
+    def assign_batch(self, pred_list, gt_list, ignore_list=None, img_metas=None, num_level_priors=None):
+        return [self.assign(pred, gt, num_level_priors=num_level_priors) for pred, gt in zip(pred_list, gt_list)]
+
+
+def test_a_batch_is_recorded_image_by_image_and_once():
+    head = nn.Module()
+    head.assigner = BatchThreshold()
+    priors = [torch.tensor([[0.9] * 4, [0.1] * 4]), torch.tensor([[0.2] * 4, [0.8] * 4])]
+    truths = [InstanceData(bboxes=torch.full((1, 4), float(image)), labels=torch.tensor([image])) for image in (3, 4)]
+    with record_assignments(head) as records:
+        head.assigner.assign_batch(
+            [InstanceData(priors=values) for values in priors],
+            truths,
+            img_metas=[{"img_path": "a.jpg"}, {"img_path": "b.jpg"}],
+            num_level_priors=[1, 1],
+        )
+        head.assigner.assign(InstanceData(priors=priors[0]), truths[0])
+    assert [record.call for record in records] == [0, 1, 2]
+    assert [record.gt_index.tolist() for record in records] == [[0, NEGATIVE], [NEGATIVE, 0], [0, NEGATIVE]]
+    assert [record.gt_labels.tolist() for record in records] == [[3], [4], [3]]
+    assert [record.level_sizes for record in records] == [(1, 1), (1, 1), None]
+    assert [record.priors.tolist() for record in records[:2]] == [values.tolist() for values in priors]
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_a_batch_in_static_shapes(padded):
+    head = nn.Module()
+    head.assigner = AscendMaxIoUAssigner(0.5, 0.4)
+    priors = torch.tensor([[0.0, 0.0, 8.0, 8.0], [8.0, 8.0, 16.0, 16.0], [0.0, 0.0, 8.0, 18.0]])
+    boxes = [torch.tensor([[8.0, 8.0, 16.0, 15.0]]), torch.tensor([[40.0, 40.0, 50.0, 50.0], [0.0, 0.0, 8.0, 8.0]])]
+    labels = [torch.tensor([5]), torch.tensor([6, 7])]
+    with record_assignments(head) as records:
+        if padded:
+            pad = torch.nn.utils.rnn.pad_sequence
+            head.assigner.assign(priors.repeat(2, 1, 1), pad(boxes, True), None, pad(labels, True))
+        else:
+            head.assigner.assign(
+                [InstanceData(priors=priors)] * 2,
+                [InstanceData(bboxes=box, labels=label) for box, label in zip(boxes, labels)],
+            )
+    assert [record.gt_index.tolist() for record in records] == [
+        [NEGATIVE, 0, NEGATIVE],
+        [1, NEGATIVE, IGNORED],  # IoU .44 lies between the thresholds
+    ]
+    assert [record.gt_labels.tolist() for record in records] == [[5], [6, 7]]
+    assert [record.gt_boxes.tolist() for record in records] == [box.tolist() for box in boxes]
+    assert not any(record.reads_predictions for record in records)
+
+
+def test_assigners_in_a_dictionary():
+    head = nn.Module()
+    head.assigners = {"near": Threshold(0.1), "far": Threshold(0.9)}
+    assert [attribute for _, attribute, _ in find_assigners(head)] == ["assigners['near']", "assigners['far']"]
+
+
+def test_calls_come_as_they_are():
+    head = Head()
+    calls = []
+    with watch(head, calls.append):
+        head.loss([0.6])
+    assert [call.assigner for call in calls] == [head.assigner, head.others[0], head.others[2]]
+    assert calls[0].result.gt_inds.tolist() == [7]  # the object itself, which the head wrote into afterwards
+
+
+def test_images_start_afresh_in_each_step():
+    model = build_detector("retinanet/retinanet_r50_fpn_1x_coco.py")
+    images, samples = batch(BOXES)
+    with torch.no_grad(), record_assignments(model) as outer, record_assignments(model) as inner:
+        model.loss(images, samples)
+        model.loss(images[1:], samples[1:])
+    for records in (outer, inner):
+        assert [(record.image.index, record.repeat) for record in records] == [(0, 0), (1, 0), (0, 0)]
+        assert records[2].gt_boxes.tolist() == BOXES[1]
+    assert is_untouched(model)
 
 
 def test_a_wrong_call_gives_the_assigners_own_error():

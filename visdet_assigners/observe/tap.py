@@ -1,19 +1,23 @@
 """Record every assignment that a model makes, without touching its code.
 
-All heads of mmdet call ``something.assign(...)`` on an object that one of the model's modules holds.  The tap shadows
-that method on the object itself, hands a copy of what went in and came out to a function, and takes itself off again.
+All heads of mmdet call ``something.assign(...)`` on an object that one of the model's modules holds; heads that match a
+whole batch call its ``assign_batch``.  The tap shadows these methods on the object itself, hands a copy of what went in
+and came out to a function, and takes itself off again.
 
     with record_assignments(model) as records:
         model.loss(inputs, data_samples)
     records[0].positives_per_object()
 """
 
+from __future__ import annotations
+
 import functools
 import inspect
-import itertools
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -23,6 +27,51 @@ from visdet_assigners.assignment import IGNORED, NEGATIVE
 
 # Fields of `pred_instances` that follow from the image size and the ground truths alone.
 _FIXED_FIELDS = {"priors", "approxs", "valid_flags", "responsible_flags"}
+_METHODS = ("assign", "assign_batch")
+# Name under which data samples and their ground truths carry their image through a head; copies carry it, too.
+_MARK = "_tapped_image"
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """Which image of the data set an assignment belongs to.
+
+    Attributes:
+        index: of the image within its batch.
+        img_id: as the data set numbers it, None where it doesn't.
+        img_path: its file, None where the data sample doesn't say.
+        shape: height and width in pixels as the model got it, without padding; None where the data sample doesn't say.
+    """
+
+    index: int
+    img_id: Any = None
+    img_path: str | None = None
+    shape: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class AssignmentCall:
+    """One call of one assigner for one image, with the objects themselves: look, but change nothing.
+
+    Attributes:
+        module: name of the module that holds the assigner, as in ``model.named_modules()``; '' is the model itself.
+        attribute: where the module holds it: ``assigner``, or ``bbox_assigner[1]`` in a list.
+        assigner: the assigner.
+        number: how many images it was asked for before, within one tap.
+        repeat: how often it was asked for this image before, in this training step: the decoder layer of DETR's line.
+        image: which image it was, None where no data sample told.
+        arguments: what it was given, by the names of its own parameters; of a batch, this image's.
+        result: what it returned; of a batch, this image's.
+    """
+
+    module: str
+    attribute: str
+    assigner: Any
+    number: int
+    repeat: int
+    image: ImageInfo | None
+    arguments: Mapping[str, Any]
+    result: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,16 +82,19 @@ class AssignmentRecord:
         module: name of the module that holds the assigner, as in ``model.named_modules()``; '' is the model itself.
         attribute: where the module holds it: ``assigner``, or ``bbox_assigner[1]`` in a list.
         assigner: class name of the assigner.
-        call: how many calls this assigner answered before, within one tap.
-        gt_index: (N,) int64, index of the matched ground truth, from 0; ``NEGATIVE`` or ``IGNORED``.
+        call: how many images this assigner was asked for before, within one tap.
+        gt_index: (N,) int64, index of the matched ground truth, from 0; ``NEGATIVE`` or ``IGNORED``.  Where a prior
+            stands for several objects, as in CrowdDet, (N, I) for its I instances.
         gt_boxes: (M, 4) xyxy, pixels.
         gt_labels: (M,) int64, as the assigner saw them (a region proposal network sees one class).
-        ignored_boxes: (I, 4) xyxy, ignore regions.
+        ignored_boxes: (R, 4) xyxy, ignore regions.
         priors: (N, 4) anchors or proposals in xyxy, or (N, 3) or (N, 4) points with their strides.
         pred_boxes: (N, 4) xyxy, boxes predicted at the time of the call.
-        quality: (N,) IoU of the match, or whatever the assigner gives as ``max_overlaps``.
+        quality: like ``gt_index``: IoU of the match, or whatever the assigner gives as ``max_overlaps``.
         level_sizes: priors in each level, where the head passes them.
         reads_predictions: whether the assigner was given anything predicted, be it scores or boxes.
+        repeat: how often the assigner was asked for this image before, in this training step: the decoder layer.
+        image: which image it was, None where no data sample told.
     """
 
     module: str
@@ -58,6 +110,8 @@ class AssignmentRecord:
     quality: Tensor | None = None
     level_sizes: tuple[int, ...] | None = None
     reads_predictions: bool = False
+    repeat: int = 0
+    image: ImageInfo | None = None
 
     @property
     def where(self) -> str:
@@ -70,38 +124,61 @@ class AssignmentRecord:
         for per_object in (self.gt_boxes, self.gt_labels):
             if per_object is not None:
                 return len(per_object)
-        return int(self.gt_index.max().clamp(min=-1)) + 1 if len(self.gt_index) else 0
+        return int(self.gt_index.max().clamp(min=-1)) + 1 if self.gt_index.numel() else 0
 
     def positives_per_object(self) -> Tensor:
-        """(M,) int64, how many priors or queries each ground truth got."""
-        return torch.bincount(self.gt_index[self.gt_index >= 0], minlength=self.num_objects)
+        """(M,) int64, how many priors or queries each ground truth got; doesn't wait for the device."""
+        counts = self.gt_index.new_zeros(self.num_objects)
+        if not len(counts):
+            return counts
+        index = self.gt_index.flatten()
+        return counts.scatter_add_(0, index.clamp(min=0), (index >= 0).long())
+
+
+@contextmanager
+def watch(model: nn.Module, on_call: Callable[[AssignmentCall], None]) -> Iterator[None]:
+    """Call ``on_call`` after every assignment that ``model`` makes inside the ``with`` block.
+
+    Every assigner of the model is covered, ours, mmdet's or anybody's, also in lists, tuples and dictionaries, and
+    whether the head asks for one image or for a batch.  The assigners are as before when the block is left, also
+    through an exception; watches may be nested.  An assigner that two modules share is known by the first one's name.
+    Heads that compute targets themselves (FCOS, AutoAssign) call no assigner.  Don't copy or pickle the model inside
+    the block: the copies would keep calling.
+
+    Args:
+        model: any detector of mmdet, or a part of one.
+        on_call: whatever it raises stops the model.
+    """
+    step = _Step()
+    shadowed: list[tuple[Any, str, Any]] = []
+
+    def shadow(holder: Any, method: str, replacement: Any) -> None:
+        shadowed.append((holder, method, vars(holder).get(method)))
+        vars(holder)[method] = replacement
+
+    try:
+        for _, part in model.named_modules():
+            if callable(getattr(type(part), "loss", None)):
+                shadow(part, "loss", step.around(part.loss))
+        for module, attribute, assigner in find_assigners(model):
+            watched = _Watched(module, attribute, assigner, step, on_call)
+            for method in _METHODS:
+                if callable(getattr(assigner, method, None)):
+                    shadow(assigner, method, watched.around(getattr(assigner, method)))
+        yield
+    finally:
+        for holder, method, before in reversed(shadowed):
+            if before is None:
+                vars(holder).pop(method, None)
+            else:
+                vars(holder)[method] = before
 
 
 @contextmanager
 def tap(model: nn.Module, record: Callable[[AssignmentRecord], None]) -> Iterator[None]:
-    """Call ``record`` with a copy of every assignment that ``model`` makes inside the ``with`` block.
-
-    Every assigner of the model is covered, ours or mmdet's, also in lists.  The assigners are as before when the block
-    is left, also through an exception; taps may be nested.  An assigner that two modules share is recorded under the
-    first one's name.  Heads that compute targets themselves (FCOS, AutoAssign) call no assigner and give no record.
-    Don't copy or pickle the model inside the block: the copies would keep recording.
-
-    Args:
-        model: any detector of mmdet, or a part of one.
-        record: called after each assignment; whatever it raises stops the model.
-    """
-    tapped: list[tuple[Any, Any]] = []
-    try:
-        for module, attribute, assigner in find_assigners(model):
-            tapped.append((assigner, vars(assigner).get("assign")))
-            assigner.assign = _recording(assigner, module, attribute, record)
+    """Call ``record`` with a copy of every assignment that ``model`` makes inside the ``with`` block; see ``watch``."""
+    with watch(model, lambda call: record(as_record(call))):
         yield
-    finally:
-        for assigner, shadowed in tapped:
-            if shadowed is None:
-                vars(assigner).pop("assign", None)
-            else:
-                assigner.assign = shadowed
 
 
 @contextmanager
@@ -115,74 +192,231 @@ def record_assignments(model: nn.Module) -> Iterator[list[AssignmentRecord]]:
 def find_assigners(model: nn.Module) -> Iterator[tuple[str, str, Any]]:
     """Yield module name, attribute and object for every assigner that a module of ``model`` holds, each object once.
 
-    An assigner is an object whose class has a method ``assign`` and is no module; attributes may be lists or tuples.
+    An assigner is an object whose class has a method ``assign`` and is no module; attributes may be lists, tuples or
+    dictionaries of them.
     """
     seen: set[int] = set()
     for name, module in model.named_modules():
         for attribute, value in vars(module).items():
-            is_sequence = isinstance(value, (list, tuple))
-            for index, item in enumerate(value if is_sequence else [value]):
+            if isinstance(value, (list, tuple)):
+                items = [(f"{attribute}[{index}]", item) for index, item in enumerate(value)]
+            elif isinstance(value, Mapping):
+                items = [(f"{attribute}[{key!r}]", item) for key, item in value.items()]
+            else:
+                items = [(attribute, value)]
+            for place, item in items:
                 # On the class: configs (dicts with attributes) and modules answer many names on the instance.
                 if isinstance(item, (nn.Module, type)) or not callable(getattr(type(item), "assign", None)):
                     continue
                 if id(item) not in seen:
                     seen.add(id(item))
-                    yield name, f"{attribute}[{index}]" if is_sequence else attribute, item
+                    yield name, place, item
 
 
-def _recording(
-    assigner: Any, module: str, attribute: str, record: Callable[[AssignmentRecord], None]
-) -> Callable[..., Any]:
-    """Return the assigner's ``assign`` with a copy of each call's outcome handed to ``record``."""
-    original = assigner.assign
-    signature = inspect.signature(original)
-    calls = itertools.count()
-
-    @functools.wraps(original)
-    def assign(*args: Any, **kwargs: Any) -> Any:
-        result = original(*args, **kwargs)
-        gt_inds = getattr(result, "gt_inds", None)
-        if gt_inds is not None and gt_inds.ndim == 1:  # MultiInstanceAssigner has several objects for one prior
-            # Heads pass the same argument by position or by name; only the signature tells which is which.
-            arguments = signature.bind(*args, **kwargs).arguments
-            arguments.update(arguments.pop("kwargs", {}))
-            record(_as_record(module, attribute, type(assigner).__name__, next(calls), arguments, result))
-        return result
-
-    return assign
-
-
-def _as_record(
-    module: str, attribute: str, assigner: str, call: int, arguments: dict[str, Any], result: Any
-) -> AssignmentRecord:
+def as_record(call: AssignmentCall) -> AssignmentRecord:
     """Copy one call.  Samplers and heads write into the result afterwards, so nothing may be shared."""
+    arguments, result = call.arguments, call.result
     predicted = arguments.get("pred_instances")
     truths = arguments.get("gt_instances")
-    ignored = arguments.get("gt_instances_ignore")
-    given = set(predicted.keys()) if predicted is not None else {"decode_bboxes"}
+    given = set(_names(predicted)) if predicted is not None else {"decode_bboxes"}
+    gt_boxes = _copy(_field(truths, "bboxes", arguments.get("gt_bboxes")))
+    ignored_boxes = _copy(_field(arguments.get("gt_instances_ignore"), "bboxes"))
+    priors = _copy(_field(predicted, "priors"))
     gt_inds = result.gt_inds.detach()
-    gt_index = torch.where(gt_inds > 0, gt_inds - 1, torch.where(gt_inds < 0, IGNORED, NEGATIVE)).long()
+    if gt_inds.ndim == 1:
+        gt_index = torch.where(gt_inds > 0, gt_inds - 1, torch.where(gt_inds < 0, IGNORED, NEGATIVE)).long()
+    else:  # MultiInstanceAssigner: counted from 0, with flags in `labels`; the boxes themselves follow the priors
+        flags = result.labels.detach()
+        gt_index = torch.where(flags > 0, gt_inds, torch.where(flags < 0, IGNORED, NEGATIVE)).long()
+        boxes = [boxes[:, :4] for boxes in (priors, gt_boxes, ignored_boxes) if boxes is not None]
+        priors = torch.cat(boxes) if sum(map(len, boxes)) == len(gt_index) else None
     quality = getattr(result, "max_overlaps", None)
     level_sizes = arguments.get("num_level_priors", arguments.get("num_level_anchors"))
     return AssignmentRecord(
-        module=module,
-        attribute=attribute,
-        assigner=assigner,
-        call=call,
+        module=call.module,
+        attribute=call.attribute,
+        assigner=type(call.assigner).__name__,
+        call=call.number,
         gt_index=gt_index,
-        gt_boxes=_copy(_field(truths, "bboxes", arguments.get("gt_bboxes"))),
+        gt_boxes=gt_boxes,
         gt_labels=_copy(_field(truths, "labels", arguments.get("gt_labels"))),
-        ignored_boxes=_copy(_field(ignored, "bboxes", None)),
-        priors=_copy(_field(predicted, "priors", None)),
+        ignored_boxes=ignored_boxes,
+        priors=priors,
         pred_boxes=_copy(_field(predicted, "bboxes", arguments.get("decode_bboxes"))),
         quality=_copy(quality) if quality is not None and quality.shape == gt_index.shape else None,
         level_sizes=None if level_sizes is None else tuple(int(size) for size in level_sizes),
         reads_predictions=not given <= _FIXED_FIELDS,
+        repeat=call.repeat,
+        image=call.image,
     )
 
 
-def _field(instances: Any, name: str, otherwise: Any) -> Any:
-    return otherwise if instances is None else instances.get(name, None)
+class _Step:
+    """The training step at hand: its images, and how often each assigner was asked for each of them."""
+
+    def __init__(self) -> None:
+        self.images: list[ImageInfo] = []
+        self.asked: Counter = Counter()
+
+    def around(self, loss: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a ``loss`` that marks the data samples it is given with their images while it runs."""
+
+        @functools.wraps(loss)
+        def marked_loss(*args: Any, **kwargs: Any) -> Any:
+            samples = next(filter(_are_samples, [*args, *kwargs.values()]), [])
+            if self.images or not samples:  # a head's loss inside that of the detector, or a loss of something else
+                return loss(*args, **kwargs)
+            self.asked.clear()
+            self.images = [_mark_of(sample) or _image_info(index, sample) for index, sample in enumerate(samples)]
+            marked = []
+            for sample, image in zip(samples, self.images):
+                for carrier in (sample, sample.gt_instances):
+                    if _mark_of(carrier) is None:
+                        carrier.set_metainfo({_MARK: image})
+                        marked.append(carrier)
+            try:
+                return loss(*args, **kwargs)
+            finally:
+                self.images = []
+                for carrier in marked:
+                    delattr(carrier, _MARK)
+
+        return marked_loss
+
+
+class _Watched:
+    """One assigner under watch."""
+
+    def __init__(
+        self, module: str, attribute: str, assigner: Any, step: _Step, on_call: Callable[[AssignmentCall], None]
+    ) -> None:
+        self.module = module
+        self.attribute = attribute
+        self.assigner = assigner
+        self.step = step
+        self.on_call = on_call
+        self.number = 0
+        self.busy = False
+
+    def around(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the assigner's own method with each image of its outcome handed on."""
+        signature = inspect.signature(original)
+        keywords = [name for name, value in signature.parameters.items() if value.kind is value.VAR_KEYWORD]
+
+        @functools.wraps(original)
+        def method(*args: Any, **kwargs: Any) -> Any:
+            if self.busy:  # a method for a batch that calls the one for an image
+                return original(*args, **kwargs)
+            self.busy = True
+            try:
+                result = original(*args, **kwargs)
+            finally:
+                self.busy = False
+            # Heads pass the same argument by position or by name; only the signature tells which is which.
+            arguments = signature.bind(*args, **kwargs).arguments
+            for name in keywords:
+                arguments.update(arguments.pop(name, {}))
+            self._hand_on(arguments, result)
+            return result
+
+        return method
+
+    def _hand_on(self, arguments: Mapping[str, Any], result: Any) -> None:
+        """Call ``on_call`` for each image."""
+        images = _images_of(arguments, result)
+        for position, (own, outcome) in enumerate(images):
+            if getattr(outcome, "gt_inds", None) is None:
+                continue
+            image = _mark_of(own.get("gt_instances")) or _mark_of(own.get("img_meta"))
+            if image is None and len(images) == len(self.step.images):
+                image = self.step.images[position]
+            repeat = 0
+            if image is not None:
+                repeat = self.step.asked[id(self), image.index]
+                self.step.asked[id(self), image.index] += 1
+            number, self.number = self.number, self.number + 1
+            self.on_call(
+                AssignmentCall(self.module, self.attribute, self.assigner, number, repeat, image, own, outcome)
+            )
+
+
+def _images_of(arguments: Mapping[str, Any], result: Any) -> list[tuple[Mapping[str, Any], Any]]:
+    """Split a call into the arguments and the outcome of each image, named as for a single one."""
+    if hasattr(result, "batch_pos_mask"):
+        return _padded_images(arguments, result)
+    if not isinstance(result, (list, tuple)):
+        return [(arguments, result)]
+    images: list[tuple[Mapping[str, Any], Any]] = []
+    for index, outcome in enumerate(result):
+        own: dict[str, Any] = {}
+        for name, value in arguments.items():
+            # One for each image; numbers are what all images share, such as the sizes of the levels.
+            if isinstance(value, (list, tuple)) and len(value) == len(result) and not isinstance(value[0], int):
+                own[_singular(name)] = value[index]
+            else:
+                own[name] = value
+        images.append((own, outcome))
+    return images
+
+
+def _singular(name: str) -> str:
+    """What an argument that lists images is called where there is one image: ``pred_list``, ``pred_instances``."""
+    if "ignore" in name:
+        return "gt_instances_ignore"
+    if "meta" in name:
+        return "img_meta"
+    return {"pred": "pred_instances", "gt": "gt_instances"}.get(name.split("_")[0], name)
+
+
+def _padded_images(arguments: Mapping[str, Any], result: Any) -> list[tuple[Mapping[str, Any], Any]]:
+    """Split a batch of static shapes, an ``AscendAssignResult``; boxes without area at the end are padding."""
+    priors = arguments.get("pred_instances", arguments.get("batch_bboxes"))
+    gt_boxes = arguments.get("gt_instances", arguments.get("batch_gt_bboxes"))
+    regions = arguments.get("gt_instances_ignore", arguments.get("batch_gt_bboxes_ignore"))
+    labels = arguments.get("batch_gt_labels")
+    matched = result.batch_anchor_gt_indes + 1
+    gt_inds = torch.where(result.batch_pos_mask > 0, matched, torch.where(result.batch_neg_mask > 0, 0, -1))
+    images: list[tuple[Mapping[str, Any], Any]] = []
+    for index, boxes in enumerate(gt_boxes):
+        real = (boxes[:, 2:] > boxes[:, :2]).all(dim=1).nonzero()
+        count = int(real[-1]) + 1 if len(real) else 0
+        truths = SimpleNamespace(bboxes=boxes[:count], labels=None if labels is None else labels[index, :count])
+        ignored = None if regions is None else SimpleNamespace(bboxes=regions[index])
+        own = {
+            "pred_instances": SimpleNamespace(priors=priors[index]),
+            "gt_instances": truths,
+            "gt_instances_ignore": ignored,
+        }
+        images.append((own, SimpleNamespace(gt_inds=gt_inds[index], max_overlaps=result.batch_max_overlaps[index])))
+    return images
+
+
+def _are_samples(value: Any) -> bool:
+    """Whether an argument is the data samples of a batch."""
+    return isinstance(value, (list, tuple)) and len(value) > 0 and all(hasattr(item, "gt_instances") for item in value)
+
+
+def _image_info(index: int, sample: Any) -> ImageInfo:
+    shape = getattr(sample, "img_shape", None)
+    return ImageInfo(
+        index,
+        getattr(sample, "img_id", None),
+        getattr(sample, "img_path", None),
+        None if shape is None else tuple(shape[:2]),
+    )
+
+
+def _mark_of(carrier: Any) -> ImageInfo | None:
+    """The image that a data sample, its ground truths or its dictionary of meta information is marked with."""
+    return carrier.get(_MARK) if isinstance(carrier, Mapping) else getattr(carrier, _MARK, None)
+
+
+def _names(instances: Any) -> Iterable[str]:
+    return instances.keys() if hasattr(instances, "keys") else vars(instances)
+
+
+def _field(instances: Any, name: str, otherwise: Any = None) -> Any:
+    return otherwise if instances is None else getattr(instances, name, None)
 
 
 def _copy(values: Any) -> Tensor | None:
