@@ -33,7 +33,7 @@ except ModuleNotFoundError as error:
         raise
 else:
     TASK_UTILS = Registry("task util", parent=ROOT, scope=SCOPE, locations=[SCOPE])
-    MODELS = Registry("model", parent=ROOT_MODELS, scope=SCOPE, locations=[f"{SCOPE}.heads"])
+    MODELS = Registry("model", parent=ROOT_MODELS, scope=SCOPE, locations=[f"{SCOPE}.heads", f"{SCOPE}.codetr"])
 
 T = TypeVar("T", bound=type)
 

@@ -1,0 +1,112 @@
+"""Auxiliary branches: heads with one-to-many assigners teach the encoder and lend their positives to the decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmdet.registry import MODELS as MMDET_MODELS
+from mmdet.structures import DetDataSample
+from mmengine.model import BaseModule
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from visdet_assigners.codetr.assigning import adapt_assigner
+from visdet_assigners.codetr.positives import Positives, record_positives, record_samples
+from visdet_assigners.registry import MODELS
+
+Losses = dict[str, Any]
+
+
+@MODELS.register_module()
+class AuxDenseBranch(BaseModule):
+    """One dense head of mmdet on the pyramid that the adapter makes of the encoder's memory.
+
+    Args:
+        head: config of any anchor head with a sampler (RetinaNet, ATSS, GFL, VFNet, YOLOF, PAA, ...), of YOLOX's,
+            RTMDet's or FCOS's head, with its ``train_cfg``.  ``in_channels`` is the transformer's width, and the
+            levels are the adapter's.  The paper takes one stacked convolution instead of four and GIoU (supplement B).
+            ``train_cfg.assigner`` may be any assigner that can do with what a dense head has: priors, the sizes of
+            the levels, scores and decoded boxes.
+        init_cfg: as in mmengine.
+    """
+
+    def __init__(self, head: Mapping[str, Any], init_cfg: Any = None) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.head = MMDET_MODELS.build(dict(head))
+        if not hasattr(self.head, "loss_by_feat"):
+            raise TypeError(
+                f"AuxDenseBranch: {type(self.head).__name__} is no dense head; use AuxRoIBranch for RoI heads"
+            )
+
+    def loss(self, maps: Sequence[Tensor], samples: Sequence[Any]) -> tuple[Losses, list[Positives]]:
+        """Compute the head's losses.
+
+        Args:
+            maps: the pyramid, one (B, C, h, w) for each level.
+            samples: B data samples with ``gt_instances``.
+
+        Returns:
+            The head's own losses, and the positives of each image that they were computed for.
+        """
+        with record_positives(self.head, samples) as recording, adapt_assigner(self.head, samples):
+            losses = self.head.loss(tuple(maps), samples)
+        return losses, recording.positives()
+
+
+@MODELS.register_module()
+class AuxRoIBranch(BaseModule):
+    """A region proposal network and a RoI head on the same pyramid, as in Faster R-CNN.
+
+    Args:
+        rpn: config of an ``RPNHead`` with ``train_cfg`` and ``test_cfg``.
+        roi: config of a ``StandardRoIHead`` or a relative that holds one sampler, with ``train_cfg`` and ``test_cfg``.
+        proposal_cfg: how proposals are chosen in training: ``nms_pre``, ``max_per_img``, ``nms``, ``min_bbox_size``.
+        add_gt: whether ground truths that the sampler added to the proposals (``add_gt_as_proposals``) become queries.
+            The published code does so; the paper says nothing of it.
+        init_cfg: as in mmengine.
+    """
+
+    def __init__(
+        self,
+        rpn: Mapping[str, Any],
+        roi: Mapping[str, Any],
+        proposal_cfg: Mapping[str, Any],
+        add_gt: bool = True,
+        init_cfg: Any = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.rpn = MMDET_MODELS.build(dict(rpn))
+        self.roi = MMDET_MODELS.build(dict(roi))
+        self.proposal_cfg = proposal_cfg
+        self.add_gt = add_gt
+        if not hasattr(getattr(self.roi, "bbox_sampler", None), "sample"):
+            raise TypeError(
+                f"AuxRoIBranch: {type(self.roi).__name__} holds no single sampler as bbox_sampler; use StandardRoIHead"
+                " or a relative with one stage, and give it a train_cfg"
+            )
+
+    def loss(self, maps: Sequence[Tensor], samples: Sequence[Any]) -> tuple[Losses, list[Positives]]:
+        """Compute the losses of both stages; arguments and results as in ``AuxDenseBranch.loss``.
+
+        The region proposal network sees one class, so its losses are those of mmdet's two-stage detectors, under the
+        names that they have there.  Proposals carry no gradient.
+        """
+        losses, proposals = self.rpn.loss_and_predict(
+            tuple(maps), [_one_class(sample) for sample in samples], proposal_cfg=self.proposal_cfg
+        )
+        losses = {name if "rpn" in name else f"rpn_{name}": value for name, value in losses.items()}
+        with record_samples(self.roi.bbox_sampler, self.roi, samples, self.add_gt) as recording:
+            losses.update(self.roi.loss(tuple(maps), proposals, samples))
+        return losses, recording.positives()
+
+
+def _one_class(sample: Any) -> DetDataSample:
+    """Return a sample with the same boxes, all of class 0."""
+    twin = DetDataSample(metainfo=sample.metainfo)
+    truths = sample.gt_instances
+    twin.gt_instances = InstanceData(bboxes=truths.bboxes, labels=torch.zeros_like(truths.labels))
+    if "ignored_instances" in sample:
+        twin.ignored_instances = sample.ignored_instances
+    return twin
