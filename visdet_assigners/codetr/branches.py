@@ -29,12 +29,20 @@ class AuxDenseBranch(BaseModule):
             levels are the adapter's.  The paper takes one stacked convolution instead of four and GIoU (supplement B).
             ``train_cfg.assigner`` may be any assigner that can do with what a dense head has: priors, the sizes of
             the levels, scores and decoded boxes.
+        num_classes: for a head that does not say; the detector passes its own.
+        embed_dims: width of the pyramid, for a head that does not say its ``in_channels``; likewise.
         init_cfg: as in mmengine.
     """
 
-    def __init__(self, head: Mapping[str, Any], init_cfg: Any = None) -> None:
+    def __init__(
+        self,
+        head: Mapping[str, Any],
+        num_classes: int | None = None,
+        embed_dims: int | None = None,
+        init_cfg: Any = None,
+    ) -> None:
         super().__init__(init_cfg=init_cfg)
-        self.head = MMDET_MODELS.build(dict(head))
+        self.head = MMDET_MODELS.build(_with(head, num_classes=num_classes, in_channels=embed_dims))
         if not hasattr(self.head, "loss_by_feat"):
             raise TypeError(
                 f"AuxDenseBranch: {type(self.head).__name__} is no dense head; use AuxRoIBranch for RoI heads"
@@ -65,6 +73,8 @@ class AuxRoIBranch(BaseModule):
         proposal_cfg: how proposals are chosen in training: ``nms_pre``, ``max_per_img``, ``nms``, ``min_bbox_size``.
         add_gt: whether ground truths that the sampler added to the proposals (``add_gt_as_proposals``) become queries.
             The published code does so; the paper says nothing of it.
+        num_classes: for a RoI head that does not say; the detector passes its own.
+        embed_dims: width of the pyramid, for parts that do not say their channels; likewise.
         init_cfg: as in mmengine.
     """
 
@@ -74,11 +84,15 @@ class AuxRoIBranch(BaseModule):
         roi: Mapping[str, Any],
         proposal_cfg: Mapping[str, Any],
         add_gt: bool = True,
+        num_classes: int | None = None,
+        embed_dims: int | None = None,
         init_cfg: Any = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        self.rpn = MMDET_MODELS.build(dict(rpn))
-        self.roi = MMDET_MODELS.build(dict(roi))
+        extractor = _with(roi["bbox_roi_extractor"], out_channels=embed_dims)
+        bbox_head = _with(roi["bbox_head"], num_classes=num_classes, in_channels=embed_dims)
+        self.rpn = MMDET_MODELS.build(_with(rpn, in_channels=embed_dims))
+        self.roi = MMDET_MODELS.build(dict(roi, bbox_roi_extractor=extractor, bbox_head=bbox_head))
         self.proposal_cfg = proposal_cfg
         self.add_gt = add_gt
         if not hasattr(getattr(self.roi, "bbox_sampler", None), "sample"):
@@ -100,6 +114,11 @@ class AuxRoIBranch(BaseModule):
         with record_samples(self.roi.bbox_sampler, self.roi, samples, self.add_gt) as recording:
             losses.update(self.roi.loss(tuple(maps), proposals, samples))
         return losses, recording.positives()
+
+
+def _with(config: Mapping[str, Any], **defaults: Any) -> dict[str, Any]:
+    """Add what a config does not say."""
+    return {name: value for name, value in defaults.items() if value is not None} | dict(config)
 
 
 def _one_class(sample: Any) -> DetDataSample:

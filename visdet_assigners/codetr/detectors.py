@@ -86,7 +86,8 @@ class CollaborativeMixin:
     Args:
         *args: as in the detector.
         aux_branches: configs of K branches, ``AuxDenseBranch``, ``AuxRoIBranch``, or a class of your own with a method
-            ``loss(maps, samples)``; K = 0 is the plain detector.
+            ``loss(maps, samples)``; K = 0 is the plain detector.  Each is given the detector's
+            ``num_classes`` and ``embed_dims``, so heads need not repeat them.
         collab: the fields of ``Collaboration`` that are to differ from their defaults.
         aux_adapter: arguments of ``MultiScaleAdapter`` beside the width.
         **kwargs: as in the detector.
@@ -127,7 +128,8 @@ class CollaborativeMixin:
         self.auxiliary: Any = None
         if aux_branches:
             width = self.embed_dims
-            branches = [_build_branch(branch) for branch in aux_branches]
+            defaults = dict(num_classes=self.bbox_head.num_classes, embed_dims=width)
+            branches = [_build_branch({**defaults, **branch}) for branch in aux_branches]
             encoders = [
                 PositiveQueryEncoder(width, self.makes_query_pos, self.collab.with_feat)
                 for _ in branches
