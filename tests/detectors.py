@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import random
 from collections.abc import Iterator
@@ -29,12 +30,11 @@ def seed_everything(seed: int = 0) -> None:
     torch.manual_seed(seed)
 
 
-def build_detector(config: str, epoch: int = 0, queries: int | None = 50) -> torch.nn.Module:
-    """Build ``mmdet::config`` in training mode, with random weights and, for a ResNet, a ResNet-18 in its place.
+def stock_config(config: str, queries: int | None = 50) -> ConfigDict:
+    """Return the model of ``mmdet::config`` with, for a ResNet, a ResNet-18 with random weights in its place.
 
     Args:
         config: below mmdet's configs.
-        epoch: what the detector is told of the epoch.
         queries: that many in place of the config's, where it has a number of them; None leaves them.
     """
     model_cfg = get_config(f"mmdet::{config}").model
@@ -56,16 +56,27 @@ def build_detector(config: str, epoch: int = 0, queries: int | None = 50) -> tor
                 )
     if queries and "num_queries" in model_cfg:
         model_cfg.num_queries = queries
+    return ConfigDict(model_cfg)
+
+
+def build(model_cfg: ConfigDict) -> torch.nn.Module:
+    """Build a model in training mode, with the same random weights each time."""
     seed_everything()
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel(logging.WARNING)  # mmengine tells of every parameter how it was initialised
     with DefaultScope.overwrite_default_scope("mmdet"):
-        model = MODELS.build(ConfigDict(model_cfg))
+        model = MODELS.build(copy.deepcopy(model_cfg))
         model.init_weights()
     logger.setLevel(level)
-    MessageHub.get_current_instance().update_info("epoch", epoch)  # TOOD asks for it
     return model.train()
+
+
+def build_detector(config: str, epoch: int = 0, queries: int | None = 50) -> torch.nn.Module:
+    """Build ``stock_config(config, queries)`` in training mode, and tell it the epoch."""
+    model = build(stock_config(config, queries))
+    MessageHub.get_current_instance().update_info("epoch", epoch)  # TOOD asks for it
+    return model
 
 
 def _nodes(value: Any) -> Iterator[ConfigDict]:

@@ -4,8 +4,9 @@
 Circles, rectangles, triangles and stars of 8 pixels (or ``--smallest``) to nearly half the picture lie on an uneven,
 noisy background.  They overlap; later ones cover earlier ones.  Masks and boxes are those of what can be seen, as in
 COCO: the box is tight around the visible mask.  Some pictures hold a crowd (many small shapes of one class under one
-``iscrowd`` region), some hold nothing.  The same arguments give the same bytes, and picture ``i`` of a split depends on
-the sizes, the seed and ``i`` alone.
+``iscrowd`` region), some hold nothing.  With ``--plain`` there are at most five shapes, each class has its colour, and
+there are no stripes, lines or crowds: a detector learns them in a few hundred iterations.  The same arguments give the
+same bytes, and picture ``i`` of a split depends on the sizes, the seed, ``--plain`` and ``i`` alone.
 
     python tools/make_shapes.py data/shapes
 
@@ -33,15 +34,17 @@ MIN_SMALLEST = 4  # pixels across
 MIN_PIXELS = 12  # of a visible mask; fewer cannot be told from noise
 PLACEMENT_TRIES = 20
 MIN_SIDE = 32  # pixels of a picture's shorter side
+MOST_SHAPES, MOST_PLAIN_SHAPES = 10, 5  # in a picture
+PLAIN_COLORS = ((60, 20, 220), (225, 105, 65), (0, 215, 255), (113, 179, 60))  # of the classes, blue green red
 
 
-def draw_background(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """Uneven light in two dull colours and a few thin lines: (height, width, 3) float32, 0 to 255."""
+def draw_background(rng: np.random.Generator, width: int, height: int, plain: bool) -> np.ndarray:
+    """Uneven light in two dull colours and, unless plain, a few thin lines: (height, width, 3) float32, 0 to 255."""
     patches = rng.random((4, 5, 1), dtype=np.float32)
     blend = cv2.resize(patches, (width, height), interpolation=cv2.INTER_CUBIC)[..., None]
     colors = rng.uniform(60, 180, (2, 3)).astype(np.float32)
     image = colors[0] * blend + colors[1] * (1 - blend)
-    for _ in range(rng.integers(0, 5)):
+    for _ in range(0 if plain else rng.integers(0, 5)):
         start, end = rng.integers(0, (width, height), (2, 2)).tolist()
         cv2.line(image, start, end, rng.uniform(40, 200, 3).tolist(), 1)
     return image
@@ -97,13 +100,19 @@ def draw_crowd(rng: np.random.Generator, image: np.ndarray) -> tuple[int, np.nda
 
 
 def draw_picture(
-    rng: np.random.Generator, width: int, height: int, smallest: float, with_shapes: bool, with_crowd: bool
+    rng: np.random.Generator,
+    width: int,
+    height: int,
+    smallest: float,
+    with_shapes: bool,
+    with_crowd: bool,
+    plain: bool = False,
 ) -> tuple[np.ndarray, list[tuple[int, np.ndarray, bool]]]:
     """Draw one picture: (height, width, 3) uint8 and its objects as (class, visible mask, is a crowd).
 
     ``smallest`` is what the smallest shape outside a crowd measures across, in pixels.
     """
-    image = draw_background(rng, width, height)
+    image = draw_background(rng, width, height, plain)
     objects: list[tuple[int, np.ndarray, bool]] = []
     full_areas: list[int] = []
     if with_crowd:
@@ -111,7 +120,8 @@ def draw_picture(
         objects.append((category, heap, True))
         full_areas.append(int(heap.sum()))
     unit = min(width, height)
-    for _ in range(rng.integers(1, 11) if with_shapes else 0):
+    most = MOST_PLAIN_SHAPES if plain else MOST_SHAPES
+    for _ in range(rng.integers(1, most + 1) if with_shapes else 0):
         category = int(rng.integers(len(CLASSES)))
         # Evenly spread in the logarithm: as many small shapes as large ones.
         radius = np.exp(rng.uniform(np.log(smallest / 2), np.log(MAX_RADIUS * unit)))
@@ -121,7 +131,10 @@ def draw_picture(
             left = [(visible & ~mask).sum() for _, visible, _ in objects]
             covered = any(n < max(MIN_VISIBLE * full, MIN_PIXELS) for n, full in zip(left, full_areas))
             if mask.sum() >= MIN_PIXELS and not covered:
-                paint(rng, image, mask)
+                if plain:
+                    image[mask] = PLAIN_COLORS[category]
+                else:
+                    paint(rng, image, mask)
                 objects = [(c, visible & ~mask, crowd) for c, visible, crowd in objects]
                 objects.append((category, mask, False))
                 full_areas.append(int(mask.sum()))
@@ -150,7 +163,9 @@ def annotate(category: int, mask: np.ndarray, crowd: bool) -> dict:
     }
 
 
-def make_split(out_dir: Path, split: str, count: int, width: int, height: int, smallest: float, seed: int) -> None:
+def make_split(
+    out_dir: Path, split: str, count: int, width: int, height: int, smallest: float, seed: int, plain: bool
+) -> None:
     """Write the pictures and the annotation file of one split."""
     image_dir = out_dir / "images" / split
     image_dir.mkdir(parents=True, exist_ok=True)
@@ -158,8 +173,8 @@ def make_split(out_dir: Path, split: str, count: int, width: int, height: int, s
     for i in tqdm(range(count), desc=split, unit="picture"):
         rng = np.random.default_rng([seed, SPLITS.index(split), i])
         empty = i % EMPTY_EVERY == EMPTY_EVERY - 1
-        crowd = i % CROWD_EVERY == CROWD_EVERY - 1 and not empty
-        picture, objects = draw_picture(rng, width, height, smallest, with_shapes=not empty, with_crowd=crowd)
+        crowd = i % CROWD_EVERY == CROWD_EVERY - 1 and not empty and not plain
+        picture, objects = draw_picture(rng, width, height, smallest, not empty, crowd, plain)
         name = f"{i:06d}.jpg"
         (image_dir / name).write_bytes(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes())
         images.append({"id": i + 1, "file_name": name, "width": width, "height": height})
@@ -184,6 +199,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--smallest", type=float, default=8, metavar="PIXELS", help="size of the smallest shape (default: %(default)s)"
     )
+    parser.add_argument("--plain", action="store_true", help="few shapes, one colour for each class, nothing else")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other pictures (default: %(default)s)")
     args = parser.parse_args(argv)
     width, height = args.size
@@ -200,7 +216,8 @@ def main(argv: list[str] | None = None) -> int:
     else:
         try:
             for split in SPLITS:
-                make_split(args.out_dir, split, getattr(args, split), width, height, args.smallest, args.seed)
+                count = getattr(args, split)
+                make_split(args.out_dir, split, count, width, height, args.smallest, args.seed, args.plain)
         except OSError as error:
             problem = f"cannot write to {args.out_dir} ({error.strerror}): give a folder that can be written to"
     if problem:
