@@ -2,20 +2,23 @@
 """Draw which priors or queries a detector's assigners give to each object, on the images of its data set.
 
 Each image goes through the model's own training step, without gradients, so that any config of mmdet works; each
-assigner gets a picture of its own.  Assigners that look at anchors alone are shown exactly, with or without a
-checkpoint; those that look at predictions (SimOTA, TaskAligned, Hungarian, and MaxIoU on proposals) need one.
+assigner gets a picture of its own, or only those that --assigner names.  Assigners that look at anchors alone are shown
+exactly, with or without a checkpoint; those that look at predictions (SimOTA, TaskAligned, Hungarian, and MaxIoU on
+proposals) need one.
 """
 
 import argparse
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from mmdet.models.dense_heads import MaskFormerHead
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
@@ -28,8 +31,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 from visdet_assigners import cli
+from visdet_assigners.functional.masks import mask_boxes
 from visdet_assigners.observe import AssignmentRecord, record_assignments
-from visdet_assigners.observe.draw import draw_assignments, panels_of, render
+from visdet_assigners.observe.draw import MaskRecord, draw_assignments, panels_of, render
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -42,6 +46,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "-n", "--show-number", type=int, default=10, help="how many images that have objects (default: 10)"
     )
+    parser.add_argument("--assigner", metavar="PART", help="draw only the assigners whose name has this part, as "
+                        "roi_head or bbox_assigner[1] (default: all)")  # fmt: skip
     parser.add_argument("--epoch", type=int, help="for heads that change their assigner while training, as TOOD does "
                         "(default: the checkpoint's, else 0)")  # fmt: skip
     parser.add_argument("--all-levels", action="store_true", help="also draw levels where nothing is positive")
@@ -113,9 +119,55 @@ def assignments(model: torch.nn.Module, item: dict) -> tuple[np.ndarray, Any, li
         raise cli.UserError("the config feeds its model several branches of images; give the config of one detector")
     image = shown_image(model.data_preprocessor, data["inputs"][0])
     sample = data["data_samples"][0]
-    with record_assignments(model) as records:
+    with record_assignments(model) as records, matched_masks(model) as masks:
         model.loss(data["inputs"], data["data_samples"])
-    return image, sample, records
+    return image, sample, [masks[record.module](record) if record.module in masks else record for record in records]
+
+
+@contextmanager
+def matched_masks(model: torch.nn.Module) -> Iterator[dict[str, Callable[[AssignmentRecord], MaskRecord]]]:
+    """Keep the masks of one image that the model's mask heads match, whose assigners may see points in them alone.
+
+    Yields:
+        For the name of each mask head, what makes a record of its assigner one with masks and the boxes around them.
+    """
+    made: dict[str, Callable[[AssignmentRecord], MaskRecord]] = {}
+    with ExitStack() as stack:
+        for name, head in model.named_modules():
+            if isinstance(head, MaskFormerHead):
+                made[name] = stack.enter_context(_masks_of(head))
+        yield made
+
+
+@contextmanager
+def _masks_of(head: MaskFormerHead) -> Iterator[Callable[[AssignmentRecord], MaskRecord]]:
+    """Listen to one mask head; see ``matched_masks``."""
+    truths: list[torch.Tensor] = []
+    predictions: list[torch.Tensor] = []
+    preprocess_gt = head.preprocess_gt
+
+    def keep_truths(*args: Any) -> Any:
+        prepared = preprocess_gt(*args)
+        truths.append(prepared[0].masks.bool())
+        return prepared
+
+    def keep_predictions(_module: Any, _inputs: Any, outputs: Any) -> None:
+        predictions.extend(masks[0] > 0 for masks in outputs[1])  # one decoder layer after another
+
+    def with_masks(record: AssignmentRecord) -> MaskRecord:
+        pred_masks, gt_masks = predictions[record.call], truths[0]
+        (height, width), (rows, columns) = gt_masks.shape[1:], pred_masks.shape[1:]
+        pixels = torch.tensor([width / columns, height / rows] * 2, device=pred_masks.device)
+        boxes = {"gt_boxes": mask_boxes(gt_masks), "pred_boxes": mask_boxes(pred_masks) * pixels}
+        return MaskRecord(**{**vars(record), **boxes}, pred_masks=pred_masks, gt_masks=gt_masks)
+
+    head.preprocess_gt = keep_truths
+    handle = head.register_forward_hook(keep_predictions)
+    try:
+        yield with_masks
+    finally:
+        handle.remove()
+        del head.preprocess_gt
 
 
 def shown_image(preprocessor: Any, pixels: torch.Tensor) -> np.ndarray:
@@ -165,6 +217,7 @@ def browse(cfg: Config, args: argparse.Namespace) -> None:
     written = 0
     calls = 0
     predicted = set()
+    found: set[str] = set()
     for item in tqdm(
         itertools.islice(with_objects(dataset), args.show_number),
         total=min(args.show_number, len(dataset)),
@@ -175,6 +228,9 @@ def browse(cfg: Config, args: argparse.Namespace) -> None:
         calls += len(records)
         names = [classes[label] if label < len(classes) else str(label) for label in sample.gt_instances.labels]
         for group in by_assigner(records):
+            found.add(group[0].where)
+            if args.assigner and args.assigner not in group[0].where:
+                continue
             where = re.sub(r"[^\w.]", "", group[0].where)
             figure = draw_assignments(image, group, names, args.panel_width, args.all_levels)
             figure.savefig(folder / f"{Path(sample.img_path).stem}.{where}.png")
@@ -188,8 +244,15 @@ def browse(cfg: Config, args: argparse.Namespace) -> None:
             f"{type(model).__name__} called no assigner, so there is nothing to draw: its head computes targets "
             "itself, or no image has an object; choose another config, or --phase"
         )
+    if not found:
+        raise cli.UserError(
+            f"{type(model).__name__} assigns neither priors, boxes nor MaskFormer's masks, so this tool can't draw it; "
+            "choose another config"
+        )
     if not written:
-        raise cli.UserError(f"{type(model).__name__} assigns masks without boxes, which this tool can't draw")
+        raise cli.UserError(
+            f"--assigner {args.assigner}: the model calls {', '.join(sorted(found))}; name a part of these"
+        )
     print(f"{written} pictures in {folder}")
     if predicted and args.checkpoint is None:
         print(f"The weights are random, so what depends on predictions means nothing: {', '.join(sorted(predicted))}; "

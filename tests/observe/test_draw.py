@@ -7,6 +7,7 @@ import torch
 from scenes import anchors, drawn_objects, points
 from visdet_assigners.assignment import IGNORED, NEGATIVE
 from visdet_assigners.observe.draw import (
+    MaskRecord,
     draw_assignments,
     object_colors,
     object_table,
@@ -210,6 +211,69 @@ def test_proposals_without_a_grid_make_one_panel():
     (panel,) = panels_of(record)
     assert panel.title == "2 proposals: 1 positives"
     assert is_color(Rendered(draw_assignments(IMAGE, [record]))(0, 140, 115.5), object_colors(1)[0])
+
+
+def test_positive_proposals_are_drawn_themselves():
+    proposals = torch.tensor([[10.0, 10.0, 40.0, 44.0], [100.0, 60.0, 180.0, 160.0]])
+    pixel = Rendered(draw_assignments(IMAGE, [make_record([NEGATIVE, 0], priors=proposals)], panel_width=3 * WIDTH))
+    red, background = object_colors(1)[0], pixel(0, 4, 4)
+    for x, y in [(100, 80), (180, 80), (140, 60), (140, 160)]:
+        assert not is_color(pixel(0, x, y), background)
+        assert pixel(0, x, y)[1] < pixel(0, x, y)[0] - 0.1  # reddish
+    assert is_color(pixel(0, 10, 30), background)
+    assert is_color(pixel(0, 140, 110), red)
+
+
+def test_a_proposal_for_two_objects_has_a_dot_of_either():
+    truths = torch.tensor([[80.0, 60.0, 160.0, 140.0], [100.0, 60.0, 180.0, 140.0]])
+    proposals = torch.tensor([[90.0, 60.0, 170.0, 140.0], [220.0, 20.0, 260.0, 60.0], [20.0, 20.0, 40.0, 40.0]])
+    gt_index = [[0, 1], [NEGATIVE, 1], [NEGATIVE, IGNORED]]
+    record = make_record(gt_index, priors=proposals, gt_boxes=truths)
+    (panel,) = panels_of(record)
+    assert panel.title == "3 proposals: 3 positives, 1 ignored, 1 proposals for 2 objects"
+    assert record.positives_per_object().tolist() == [1, 2]
+    places, objects, _ = positive_dots(panel)
+    assert list(zip(map(tuple, places.tolist()), objects.tolist())) == [
+        ((130, 100), 0),
+        ((130, 100), 1),
+        ((240, 40), 1),
+    ]
+    pixel = Rendered(draw_assignments(IMAGE, [record], panel_width=4 * WIDTH))
+    red, blue = object_colors(2)
+    assert is_color(pixel(0, 130, 100), blue)  # the smaller dot lies on the larger one
+    assert is_color(pixel(0, 130 + 0.8, 100), red, 0.5)
+    assert is_color(pixel(0, 240, 40), blue)
+    assert [row[-1] for row in object_table(record, [panel])] == ["all", "1", "2"]
+
+
+def test_masks_are_outlined():
+    gt_masks = torch.zeros(2, HEIGHT, WIDTH, dtype=torch.bool)
+    gt_masks[0, 40:120, 80:160] = True
+    gt_masks[1, 100:200, 200:] = True  # up to the edge of the image
+    pred_masks = torch.zeros(3, HEIGHT // 4, WIDTH // 4, dtype=torch.bool)  # in a quarter of the resolution
+    pred_masks[2, 30:50, 10:30] = True  # 40 to 120 by 120 to 200; query 0 predicts nothing
+    record = MaskRecord(
+        "head", "assigner", "AnAssigner", 0, torch.tensor([1, NEGATIVE, 0]),
+        gt_boxes=torch.tensor([[80.0, 40.0, 160.0, 120.0], [200.0, 100.0, WIDTH, 200.0]]),
+        pred_boxes=torch.tensor([[0.0, 0, 0, 0], [0.0, 0, 0, 0], [40.0, 120.0, 120.0, 200.0]]),
+        gt_masks=gt_masks, pred_masks=pred_masks,
+    )  # fmt: skip
+    figure = draw_assignments(IMAGE, [record], panel_width=3 * WIDTH)
+    pixel = Rendered(figure)
+    red, blue = object_colors(2)
+    assert figure.axes[0].get_title(loc="left") == "call 1: 2 of 3 queries matched"
+    for x, y in [(80, 100), (160, 100), (100, 40), (150, 120)]:
+        assert is_color(pixel(0, x, y), red, 0.3), (x, y)
+    for x, y in [(200, 150), (250, 100), (250, 200)]:
+        assert is_color(pixel(0, x, y), blue, 0.3), (x, y)
+    # the predicted mask, dotted: its edges stand out, its inside doesn't
+    edge = [pixel(0, x, 120) for x in np.arange(44, 76, 0.4)]
+    assert any(is_color(value, red, 0.45) for value in edge)
+    background = pixel(0, 4, 230)
+    assert is_color(pixel(0, 50, 190), background)
+    assert is_color(pixel(0, 130, 75), background)  # no line to the second object from a query without a mask
+    assert is_color(pixel(0, 80, 160), red)  # its centre
+    assert is_color(pixel(0, (80 + 120) / 2, (160 + 80) / 2), red, 0.3)  # the line to the object's centre
 
 
 def test_an_image_without_objects():

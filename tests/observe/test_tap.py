@@ -240,7 +240,9 @@ def test_what_is_no_assigner_is_left_alone():
     assert found == ["assigner", "others[0]", "others[2]"]
 
 
-def test_a_prior_that_stands_for_several_objects():
+# CrowdHuman's regions have no class; COCO's have one, and are then taken for objects, which are none of the record's.
+@pytest.mark.parametrize(("label", "in_the_crowd"), [(-1, [IGNORED, NEGATIVE]), (3, [NEGATIVE, NEGATIVE])])
+def test_a_prior_that_stands_for_several_objects(label, in_the_crowd):
     head = nn.Module()
     head.assigner = MultiInstanceAssigner(2, pos_iou_thr=0.5, neg_iou_thr=0.5)
     boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 8.0]])
@@ -250,11 +252,12 @@ def test_a_prior_that_stands_for_several_objects():
         head.assigner.assign(
             InstanceData(priors=priors),
             InstanceData(bboxes=boxes, labels=torch.tensor([0, 0])),
-            InstanceData(bboxes=crowd, labels=torch.tensor([-1])),
+            InstanceData(bboxes=crowd, labels=torch.tensor([label])),
         )
     (record,) = records
     # IoU .9 and .89; .56 and .44; in the crowd.  The three boxes themselves follow.
-    assert record.gt_index[:3].tolist() == [[0, 1], [0, NEGATIVE], [IGNORED, NEGATIVE]]
+    assert record.gt_index[:3].tolist() == [[0, 1], [0, NEGATIVE], in_the_crowd]
+    assert record.gt_index[5].tolist() == [IGNORED, NEGATIVE]  # the region itself
     assert record.gt_index.shape == record.quality.shape == (6, 2)
     assert record.priors.tolist() == torch.cat([priors, boxes, crowd]).tolist()
     assert record.positives_per_object().tolist() == [

@@ -17,6 +17,9 @@ from toolbox import ROOT, load_tool
 from visdet_assigners import cli
 
 ATSS = str(ROOT / "configs" / "atss" / "atss_r18_fpn_12e_shapes.py")
+CASCADE = str(ROOT / "configs" / "cascade_rcnn" / "cascade-rcnn_r18_fpn_12e_shapes.py")
+CROWDDET = str(ROOT / "configs" / "crowddet" / "crowddet-rcnn_r18_fpn_12e_bccd.py")
+MASK2FORMER = str(ROOT / "configs" / "mask2former" / "mask2former_r18_12e_shapes.py")
 TOOD = str(ROOT / "configs" / "tood" / "tood_r18_fpn_12e_shapes.py")
 
 
@@ -66,6 +69,55 @@ def test_epoch_chooses_the_assigner_of_tood(shapes, capsys, epoch, assigner, war
     (name,) = run(TOOD, "-n", "1", "--epoch", epoch, "--cfg-options", f"data_root={shapes}")
     assert name.endswith(f".bbox_head.{assigner}.png")
     assert ("The weights are random" in capsys.readouterr().out) == warns
+
+
+def test_the_assigner_can_be_chosen(shapes, capsys):
+    data = ["-n", "1", "--cfg-options", f"data_root={shapes}"]
+    (name,) = run(CASCADE, "--assigner", "bbox_assigner[1]", *data)
+    assert name.endswith(".roi_head.bbox_assigner1.png")
+    line = error_line(capsys, CASCADE, "--assigner", "mask_assigner", *data)
+    assert "--assigner mask_assigner: the model calls roi_head.bbox_assigner[0], roi_head.bbox_assigner[1]" in line
+
+
+def test_proposals_for_several_objects(shapes):
+    dataset = "train_dataloader.dataset"
+    options = [f"{dataset}.data_prefix.img=images/train/", f"{dataset}.metainfo.classes=(circle,)"]
+    (name,) = run(CROWDDET, "-n", "1", "--assigner", "roi_head", "--cfg-options", f"data_root={shapes}", *options)
+    assert name.endswith(".roi_head.bbox_assigner.png")
+
+
+def test_masks_and_the_objects_they_are_matched_with(shapes):
+    """Each query that predicts an object's own mask is found in the record, at that object, and drawn."""
+    cfg = cli.load_config(browse.parse_args([MASK2FORMER, "--cfg-options", f"data_root={shapes}"]))
+    cfg.model.train_cfg.num_points = 20000  # of 76,800 pixels: enough for the small objects, too
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        item = next(browse.with_objects(browse.build_dataset(cfg, "train")))
+        model = browse.build_model(cfg, None, None)
+    truths = item["data_samples"].gt_instances
+    masks = torch.from_numpy(truths.masks.masks.astype(bool))  # (M, 240, 320)
+    count = len(masks)
+
+    def foresee(_head, _inputs, outputs):
+        """Let query m predict the mask of object m, in a quarter of the resolution, and the others nothing."""
+        scores, predicted = outputs
+        for layer in predicted:
+            layer.fill_(-10)
+            layer[0, :count, :60] = torch.where(masks[:, 2::4, 2::4], 10.0, -10.0)
+        return [score.fill_(0) for score in scores], predicted
+
+    model.panoptic_head.register_forward_hook(foresee)
+    _, _, records = browse.assignments(model, item)
+    assert len(records) == 4  # before the decoder and after each of its layers
+    for record in records:
+        assert record.gt_index.tolist() == [*range(count), *[-1] * (50 - count)]
+        assert record.gt_masks[:, :240].equal(masks)  # the model pads the image
+        expected = truths.bboxes.tensor
+        assert record.gt_boxes.numpy() == pytest.approx(expected.numpy(), abs=2)
+        assert record.pred_boxes[:count].numpy() == pytest.approx(expected.numpy(), abs=4)
+    assert "preprocess_gt" not in vars(model.panoptic_head)
+    (name,) = run(MASK2FORMER, "-n", "1", "--cfg-options", f"data_root={shapes}")
+    assert name.endswith(".panoptic_head.assigner.png")
 
 
 def test_checkpoint_brings_its_weights_and_epoch(shapes, capsys):

@@ -3,8 +3,8 @@
     figure = draw_assignments(image, records)  # the records of one assigner for one image
     figure.savefig("assignments.png")          # or: pixels = render(figure)
 
-One panel per level (or per call, for queries) on the image, and a table of the objects.  An object has one colour in
-all of them.  Nothing here needs a display.
+One panel per level (or per call, for proposals and queries) on the image, and a table of the objects.  An object has
+one colour in all of them.  Nothing here needs a display.
 """
 
 import colorsys
@@ -20,9 +20,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
+from torch import Tensor
 
 from visdet_assigners.assignment import IGNORED, NEGATIVE
-from visdet_assigners.observe.priors import centers_and_sizes, grid_stride, infer_level_sizes
+from visdet_assigners.observe.priors import are_points, centers_and_sizes, grid_stride, infer_level_sizes
 from visdet_assigners.observe.tap import AssignmentRecord
 
 Array = NDArray[np.floating]
@@ -39,6 +40,19 @@ _GREY = (0.35, 0.35, 0.35)
 
 
 @dataclass(frozen=True, eq=False)
+class MaskRecord(AssignmentRecord):
+    """A record of queries with the masks that they predict; its boxes are those around the masks.
+
+    Attributes:
+        pred_masks: (N, h, w) bool, what the queries predict, of the image in any resolution.
+        gt_masks: (M, H, W) bool, the objects, alike.
+    """
+
+    pred_masks: Tensor | None = None
+    gt_masks: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Panel:
     """What one panel shows.
 
@@ -46,9 +60,11 @@ class Panel:
         title: level or call, with counts.
         label: the title's shortest form, for the table.
         centers: (P, 2) pixels, prior centres, or centres of the boxes that queries predict.
-        gt_index: (P,) as in the record.
+        gt_index: (P,) as in the record; a prior that stands for several objects comes several times.
         stride: distance of neighbouring priors in pixels, where they are on a grid.
-        query_boxes: (P, 4) xyxy, for queries alone.
+        boxes: (P, 4) xyxy, of proposals and queries alone.
+        are_queries: whether the boxes are predicted ones that are matched one to one.
+        masks: (P, h, w) bool, what the queries predict, of the image in any resolution; instead of their boxes.
     """
 
     title: str
@@ -56,30 +72,43 @@ class Panel:
     centers: Array
     gt_index: NDArray[np.int64]
     stride: float | None = None
-    query_boxes: Array | None = None
+    boxes: Array | None = None
+    are_queries: bool = False
+    masks: NDArray[np.bool_] | None = None
 
 
 def panels_of(record: AssignmentRecord) -> list[Panel]:
-    """Split a record into panels: one per level for priors, one for queries, none where there is nothing to place."""
+    """Split a record into panels: one per level for priors on a grid, one for proposals, one for queries.
+
+    None where there is nothing to place: masks without the images they belong to.
+    """
     gt_index = record.gt_index.cpu()
     if record.priors is None:
         if record.pred_boxes is None:
             return []
-        boxes = record.pred_boxes.float().cpu().numpy()
+        query_boxes = record.pred_boxes.float().cpu().numpy()
         matched = int((gt_index >= 0).sum())
         name = f"call {record.call + 1}"
-        title = f"{name}: {matched} of {len(boxes)} queries matched"
-        centers = (boxes[:, :2] + boxes[:, 2:]) / 2
-        return [Panel(title, name, centers, gt_index.numpy(), query_boxes=boxes)]
+        title = f"{name}: {matched} of {len(query_boxes)} queries matched"
+        centers = (query_boxes[:, :2] + query_boxes[:, 2:]) / 2
+        pred_masks = getattr(record, "pred_masks", None)
+        masks = None if pred_masks is None else pred_masks.cpu().numpy()
+        if masks is not None:
+            centers[~masks.any(axis=(1, 2))] = np.nan  # an empty mask has no place
+        return [Panel(title, name, centers, gt_index.numpy(), boxes=query_boxes, are_queries=True, masks=masks)]
 
     priors = record.priors.float().cpu()
     level_sizes = record.level_sizes
     if level_sizes is None or sum(level_sizes) != len(priors):
         level_sizes = infer_level_sizes(priors)
-    if level_sizes is None:
-        centers, _ = centers_and_sizes(priors)
+    if level_sizes is None or gt_index.ndim > 1:
         title = f"{len(priors)} proposals: {_counts(gt_index.numpy())}"
-        return [Panel(title, "proposals", centers.numpy(), gt_index.numpy())]
+        if gt_index.ndim > 1:  # a proposal comes once for each of its instances
+            title += f", {int((gt_index >= 0).all(dim=1).sum())} proposals for {gt_index.shape[1]} objects"
+            priors = priors.repeat_interleave(gt_index.shape[1], dim=0)
+        centers, _ = centers_and_sizes(priors)
+        boxes = None if are_points(priors) else priors[:, :4].numpy()
+        return [Panel(title, "proposals", centers.numpy(), gt_index.flatten().numpy(), boxes=boxes)]
     panels = []
     all_centers, _ = centers_and_sizes(priors)
     for number, (centers, index) in enumerate(zip(all_centers.split(level_sizes), gt_index.split(level_sizes))):
@@ -126,7 +155,8 @@ def draw_assignments(
 
     Dots are positives in the colour of their object, larger where several anchors of one location are positive; grey
     crosses are ignored priors, the finest dots all the others.  Boxes are dashed in panels where the object has no
-    positive.  For queries, a line goes from the centre of the predicted box to the centre of its object.
+    positive.  Positive proposals are drawn themselves, in thin lines.  For queries, a line goes from the centre of the
+    predicted box to the centre of its object; a ``MaskRecord`` shows masks' outlines in place of boxes.
 
     Args:
         image: (H, W, 3) RGB, the image that the boxes refer to.
@@ -144,7 +174,7 @@ def draw_assignments(
     all_panels = [panel for record in records for panel in panels_of(record)]
     if not all_panels:
         raise ValueError("draw_assignments: no record has priors or predicted boxes, so there is nothing to place")
-    empty = [panel for panel in all_panels if panel.query_boxes is None and (panel.gt_index == NEGATIVE).all()]
+    empty = [panel for panel in all_panels if not panel.are_queries and (panel.gt_index == NEGATIVE).all()]
     if all_levels or len(empty) == len(all_panels):
         empty = []
     panels = [panel for panel in all_panels if panel not in empty]
@@ -199,7 +229,7 @@ def object_table(
     if names is None or len(names) != record.num_objects:
         labels = record.gt_labels
         names = ["object"] * record.num_objects if labels is None else [f"class {label}" for label in labels.tolist()]
-    is_query = panels[0].query_boxes is not None
+    is_query = panels[0].are_queries
     rows = [["#", "class", "size", *(panel.label for panel in panels), "changes" if is_query else "all"]]
     boxes = _boxes(record)
     for number, name in enumerate(names):
@@ -238,10 +268,13 @@ def _headline(records: Sequence[AssignmentRecord]) -> str:
 
 def _key(panels: Sequence[Panel], empty: Sequence[Panel]) -> list[str]:
     """Lines that explain the panels and name those that are not drawn."""
-    if panels[0].query_boxes is not None:
-        return ["lines: from the predicted box (dotted) to its object", "grey dots: queries without an object"]
+    if panels[0].are_queries:
+        shape = "box" if panels[0].masks is None else "mask"
+        return [f"lines: from the predicted {shape} (dotted) to its object", "grey dots: queries without an object"]
     shared = any((positive_dots(panel)[2] > 1).any() for panel in panels)
-    lines = ["dots: positives" + (", large where anchors share a place" if shared else ""), "fine dots: other priors"]
+    lines = ["dots: positives" + (", large where priors share a place" if shared else ""), "fine dots: other priors"]
+    if any(panel.boxes is not None for panel in panels):
+        lines.insert(1, "thin boxes: the positive proposals")
     if any((panel.gt_index == IGNORED).any() for panel in panels):
         lines.append("crosses: ignored")
     if len(panels) > 1:
@@ -268,30 +301,35 @@ def _draw_panel(
         for x1, y1, x2, y2 in record.ignored_boxes.float().cpu().tolist():
             axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, hatch="//", edgecolor=_GREY, linewidth=1))
     present = set(panel.gt_index.tolist())
+    gt_masks = getattr(record, "gt_masks", None)
     for number, (x1, y1, x2, y2) in enumerate(_boxes(record).tolist()):
-        outline = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colors[number])
-        outline.set_linestyle("-" if number in present else "--")
-        outline.set_linewidth(2 if number in present else 1)
-        axes.add_patch(outline)
+        style, line = ("-", 2.0) if number in present else ("--", 1.0)
+        if gt_masks is not None:
+            _draw_outline(axes, gt_masks[number].cpu().numpy(), (height, width), colors[number], style, line)
+        else:
+            axes.add_patch(_rectangle((x1, y1, x2, y2), colors[number], style, line))
         inside = y1 * scale < _FONT  # no room above the box
         top = max(y1, 0) + 2 / scale if inside else y1
         label = axes.text(max(x1, 0) + 2 / scale, top, str(number), color=colors[number], fontsize=_FONT - 1)
         label.set_verticalalignment("top" if inside else "bottom")
         label.set_path_effects([withStroke(linewidth=2, foreground="white")])
         label.set_clip_on(True)
-    if panel.query_boxes is None:
-        _draw_priors(axes, panel, colors, scale)
+    if panel.are_queries:
+        _draw_queries(axes, panel, (height, width), _boxes(record), colors)
     else:
-        _draw_queries(axes, panel, panel.query_boxes, _boxes(record), colors)
+        _draw_priors(axes, panel, colors, scale)
 
 
 def _draw_priors(axes: Axes, panel: Panel, colors: Sequence[tuple[float, float, float]], scale: float) -> None:
-    """Draw prior centres: all, ignored, positive."""
+    """Draw prior centres: all, ignored, positive; and the boxes of proposals that are positive."""
     size = 8.0 if panel.stride is None else min(max(0.5 * panel.stride * scale, 4.0), 12.0)  # diameter
     others = np.unique(panel.centers[panel.gt_index < 0].round(2), axis=0)
     axes.scatter(others[:, 0], others[:, 1], s=(0.25 * size) ** 2, color="black", alpha=0.6, linewidths=0, zorder=2)
     ignored = np.unique(panel.centers[panel.gt_index == IGNORED].round(2), axis=0)
     axes.scatter(ignored[:, 0], ignored[:, 1], s=(0.8 * size) ** 2, marker="x", color=_GREY, linewidths=1, zorder=3)
+    if panel.boxes is not None:
+        for prior in np.flatnonzero(panel.gt_index >= 0):
+            axes.add_patch(_rectangle(panel.boxes[prior], colors[panel.gt_index[prior]], "-", 0.6))
     centers, objects, counts = positive_dots(panel)
     if not len(centers):
         return
@@ -318,18 +356,20 @@ def _draw_priors(axes: Axes, panel: Panel, colors: Sequence[tuple[float, float, 
 def _draw_queries(
     axes: Axes,
     panel: Panel,
-    query_boxes: Array,
+    image_size: tuple[int, int],
     gt_boxes: Array,
     colors: Sequence[tuple[float, float, float]],
 ) -> None:
-    """Draw predicted centres, and for matched queries their box and a line to the object."""
+    """Draw predicted centres, and for matched queries their box or mask and a line to the object."""
     free = panel.centers[panel.gt_index < 0]
     axes.scatter(free[:, 0], free[:, 1], s=12, color=_GREY, linewidths=0, zorder=3)
     for query in np.flatnonzero(panel.gt_index >= 0):
         number = int(panel.gt_index[query])
         color = colors[number]
-        x1, y1, x2, y2 = query_boxes[query]
-        axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, linewidth=1, linestyle=":"))
+        if panel.masks is not None:
+            _draw_outline(axes, panel.masks[query], image_size, color, ":", 1.6)
+        elif panel.boxes is not None:
+            axes.add_patch(_rectangle(panel.boxes[query], color, ":", 1.0))
         x, y = panel.centers[query]
         axes.scatter(x, y, s=64, color=[color], edgecolors="white", linewidths=0.7, zorder=5)
         if len(gt_boxes):
@@ -338,6 +378,28 @@ def _draw_queries(
             axes.scatter(
                 target_x, target_y, s=30, marker="s", color=[color], edgecolors="white", linewidths=0.7, zorder=5
             )
+
+
+def _rectangle(box: Sequence[float] | Array, color: tuple[float, float, float], style: str, width: float) -> Rectangle:
+    """Outline of an xyxy box."""
+    x1, y1, x2, y2 = box
+    return Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, linestyle=style, linewidth=width)
+
+
+def _draw_outline(
+    axes: Axes,
+    mask: NDArray[np.bool_],
+    image_size: tuple[int, int],
+    color: tuple[float, float, float],
+    style: str,
+    width: float,
+) -> None:
+    """Draw the outline of a mask (h, w) that covers an image of (height, width) pixels; of an empty one, nothing."""
+    if not mask.any():
+        return
+    closed = np.pad(mask.astype(float), 1)  # or the outline would be open where the mask meets the image's edge
+    y, x = ((np.arange(size) - 0.5) * whole / (size - 2) for size, whole in zip(closed.shape, image_size))
+    axes.contour(x, y, closed, levels=[0.5], colors=[color], linestyles=style, linewidths=width, zorder=3)
 
 
 def _draw_table(

@@ -227,7 +227,9 @@ def as_record(call: AssignmentCall) -> AssignmentRecord:
         gt_index = torch.where(gt_inds > 0, gt_inds - 1, torch.where(gt_inds < 0, IGNORED, NEGATIVE)).long()
     else:  # MultiInstanceAssigner: counted from 0, with flags in `labels`; the boxes themselves follow the priors
         flags = result.labels.detach()
-        gt_index = torch.where(flags > 0, gt_inds, torch.where(flags < 0, IGNORED, NEGATIVE)).long()
+        # Ignore regions are counted behind the objects; with a class, as COCO's have it, they are taken for objects.
+        own = torch.where(gt_inds < (0 if gt_boxes is None else len(gt_boxes)), gt_inds, IGNORED)
+        gt_index = torch.where(flags > 0, own, torch.where(flags < 0, IGNORED, NEGATIVE)).long()
         boxes = [boxes[:, :4] for boxes in (priors, gt_boxes, ignored_boxes) if boxes is not None]
         priors = torch.cat(boxes) if sum(map(len, boxes)) == len(gt_index) else None
     quality = getattr(result, "max_overlaps", None)
