@@ -105,8 +105,12 @@ class AuxRoIBranch(BaseModule):
         """Compute the losses of both stages; arguments and results as in ``AuxDenseBranch.loss``.
 
         The region proposal network sees one class, so its losses are those of mmdet's two-stage detectors, under the
-        names that they have there.  Proposals carry no gradient.
+        names that they have there.  Proposals carry no gradient.  Under bfloat16 autocast the branch computes in
+        float32: mmcv's NMS and RoIAlign know no bfloat16.
         """
+        if any(level.dtype == torch.bfloat16 for level in maps):
+            with torch.autocast(maps[0].device.type, enabled=False):
+                return self.loss([level.float() for level in maps], samples)
         losses, proposals = self.rpn.loss_and_predict(
             tuple(maps), [_one_class(sample) for sample in samples], proposal_cfg=self.proposal_cfg
         )
