@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from detectors import batch, build, stock_config
 from mmengine.config import ConfigDict
 
 import visdet_assigners
+from detectors import batch, build, stock_config
 
 assert visdet_assigners.__version__  # the import registers what the configs below name
 

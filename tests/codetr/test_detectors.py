@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
+
 from co_detrs import BRANCHES, FASTER_RCNN, KINDS, SIZES, build_co, dense, images, losses_of, plain_config
 from detectors import build
-
 from visdet_assigners.codetr import Collaboration, strip_auxiliary
 
 NOTHING = [[], []]
@@ -221,7 +221,9 @@ def test_padded_queries_change_no_valid_output(models):
         model = models(kind).eval()  # no dropout
         outputs = []
         decode = model.decode_positives
-        model.decode_positives = lambda *args, decode=decode, outputs=outputs: outputs.append(decode(*args)) or outputs[-1]
+        model.decode_positives = lambda *args, decode=decode, outputs=outputs: (
+            outputs.append(decode(*args)) or outputs[-1]
+        )
         few = [[[10.0, 10.0, 60.0, 60.0]], [[30.0, 5.0, 80.0, 50.0]]]
         many = [few[0], [[x, y, x + 12.0, y + 12.0] for x in (5.0, 30.0, 60.0) for y in (5.0, 30.0, 45.0)]]
         with torch.no_grad():

@@ -31,7 +31,6 @@ class Needs:
 
 
 NEEDS = {
-    "ATSSAssigner": Needs(scores="logits"),  # with alpha
     "DynamicSoftLabelAssigner": Needs(scores="logits", points=True),
     "HungarianAssigner": Needs(scores="logits"),
     "PointAssigner": Needs(points=True),
@@ -68,8 +67,9 @@ class _Adapter:
 
     def __init__(self, head: Any, assigner: Any, samples: Sequence[Any]) -> None:
         self.head = head
-        self.needs = NEEDS.get(type(assigner).__name__, Needs())
         self.name = type(assigner).__name__
+        with_cost = self.name == "ATSSAssigner" and assigner.alpha is not None
+        self.needs = Needs(scores="logits") if with_cost else NEEDS.get(self.name, Needs())
         self.parameters = inspect.signature(assigner.assign).parameters
         self.samples = samples
         self.outputs: Any = None

@@ -54,7 +54,7 @@ class Recording:
     head: nn.Module
     samples: Sequence[Any]
     images: list[Positives | None] = field(default_factory=list)
-    current: Positives | None = None
+    heard: int = 0
 
     def objects(self, image: int) -> tuple[Tensor, Tensor]:
         """Boxes (M, 4) and labels (M,) of the ground truths of an image."""
@@ -62,15 +62,16 @@ class Recording:
         return get_box_tensor(truths.bboxes), truths.labels
 
     def note(self, boxes: Tensor, gt_index: Tensor) -> None:
-        """Note the positives (P, 4) of the image under way, and which objects they belong to, (P,)."""
+        """Note the positives (P, 4) of the next image, and which objects they belong to, (P,)."""
         gt_boxes, gt_labels = self.objects(len(self.images) % len(self.samples))
         gt_index = gt_index.long()
-        self.current = Positives(boxes.detach(), gt_labels[gt_index], gt_index, gt_boxes[gt_index])
+        self.images.append(Positives(boxes.detach(), gt_labels[gt_index], gt_index, gt_boxes[gt_index]))
 
-    def turn(self) -> None:
-        """End the image under way."""
-        self.images.append(self.current)
-        self.current = None
+    def end_targets(self, *_: Any, **__: Any) -> None:
+        """Note, when the targets of an image are made, that nothing was said of it."""
+        if len(self.images) == self.heard:
+            self.images.append(None)
+        self.heard = len(self.images)
 
     def positives(self) -> list[Positives]:
         """Return the positives of each image.
@@ -144,13 +145,13 @@ def _listeners(head: Any, recording: Recording) -> list[_Listener]:
     as_boxes: Callable[[Tensor], Tensor]
     if isinstance(head, (YOLOXHead, RTMDetHead)):
         as_boxes = _point_squares
-    elif getattr(getattr(head, "prior_generator", None), "base_anchors", None) is not None:
+    elif any(hasattr(value, "base_anchors") for value in vars(head).values()):
         as_boxes = _as_they_are
     else:
         _refuse(head, "has priors that are neither anchors nor YOLOX's points")
     return [
         (head.sampler, "sample", functools.partial(_hear_sampler, recording, as_boxes)),
-        (head, "_get_targets_single", lambda *_, **__: recording.turn()),
+        (head, "_get_targets_single", recording.end_targets),
     ]
 
 
@@ -178,7 +179,6 @@ def _hear_sampler(recording: Recording, as_boxes: Callable[[Tensor], Tensor], re
 def _hear_roi_sampler(recording: Recording, with_ground_truths: bool, result: Any, *_: Any, **__: Any) -> None:
     kept = slice(None) if with_ground_truths else ~result.pos_is_gt.bool()
     recording.note(get_box_tensor(result.pos_priors)[kept], result.pos_assigned_gt_inds[kept])
-    recording.turn()
 
 
 def _hear_paa(recording: Recording, result: Any, *args: Any, **kwargs: Any) -> None:
@@ -186,7 +186,6 @@ def _hear_paa(recording: Recording, result: Any, *args: Any, **kwargs: Any) -> N
     _, _, _, _, pos_inds, pos_gt_inds, anchors = args
     kept = result[0][pos_inds] < recording.head.num_classes
     recording.note(torch.cat(list(anchors))[pos_inds[kept]], pos_gt_inds[kept])
-    recording.turn()
 
 
 def _hear_fcos(
@@ -206,4 +205,3 @@ def _hear_fcos(
         gt_index = apart.argmin(dim=1)
     strides = torch.cat([points.new_full((n, 1), s) for n, s in zip(num_points_per_lvl, head.strides)])
     recording.note(_point_squares(torch.cat([at, strides[positive]], dim=1)), gt_index)
-    recording.turn()
