@@ -33,7 +33,7 @@ from tqdm import tqdm
 from visdet_assigners import cli
 from visdet_assigners.functional.masks import mask_boxes
 from visdet_assigners.observe import AssignmentRecord, record_assignments
-from visdet_assigners.observe.draw import MaskRecord, draw_assignments, panels_of, render
+from visdet_assigners.observe.draw import MaskRecord, draw_assignments, panels_of, render, save
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -233,7 +233,7 @@ def browse(cfg: Config, args: argparse.Namespace) -> None:
                 continue
             where = re.sub(r"[^\w.]", "", group[0].where)
             figure = draw_assignments(image, group, names, args.panel_width, args.all_levels)
-            figure.savefig(folder / f"{Path(sample.img_path).stem}.{where}.png")
+            save(figure, folder / f"{Path(sample.img_path).stem}.{where}.png")
             written += 1
             if any(record.reads_predictions for record in group):
                 predicted.add(f"{group[0].assigner} ({group[0].where})")

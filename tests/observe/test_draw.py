@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from scenes import anchors, drawn_objects, points
 from visdet_assigners.assignment import IGNORED, NEGATIVE
@@ -14,6 +15,7 @@ from visdet_assigners.observe.draw import (
     panels_of,
     positive_dots,
     render,
+    save,
 )
 from visdet_assigners.observe.tap import AssignmentRecord
 
@@ -289,6 +291,18 @@ def test_an_image_without_objects():
 def test_nothing_to_place():
     with pytest.raises(ValueError, match="no record has priors or predicted boxes"):
         draw_assignments(IMAGE, [make_record([NEGATIVE, 0])])
+
+
+def test_a_file_has_few_colours_and_none_far_off(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    figure = draw_assignments(noise, [anchor_record(positives=[(0, 12, 15, 0), (2, 3, 4, 1)])])
+    save(figure, tmp_path / "few.png")
+    figure.savefig(tmp_path / "all.png")
+    with Image.open(tmp_path / "few.png") as image:
+        assert image.mode == "P"
+        written = np.asarray(image.convert("RGB"))
+    assert np.abs(written.astype(int) - render(figure)).max() < 24
+    assert (tmp_path / "few.png").stat().st_size < (tmp_path / "all.png").stat().st_size / 2  # of noise, the worst case
 
 
 def test_ignore_regions_are_hatched():

@@ -1,7 +1,7 @@
 """Pictures of one image's assignments: which prior or query belongs to which object.
 
     figure = draw_assignments(image, records)  # the records of one assigner for one image
-    figure.savefig("assignments.png")          # or: pixels = render(figure)
+    save(figure, "assignments.png")            # or: pixels = render(figure)
 
 One panel per level (or per call, for proposals and queries) on the image, and a table of the objects.  An object has
 one colour in all of them.  Nothing here needs a display.
@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from visdet_assigners.assignment import IGNORED, NEGATIVE
@@ -216,6 +218,13 @@ def render(figure: Figure) -> NDArray[np.uint8]:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def save(figure: Figure, path: str | PathLike) -> None:
+    """Write the figure as a PNG of 256 colours, chosen so that none is far off; the faded image makes others large."""
+    pixels = Image.fromarray(render(figure))
+    few = pixels.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
 
 
 def object_table(

@@ -41,7 +41,9 @@ model = dict(
         loss_cls=dict(type="QualityFocalLoss", use_sigmoid=True, beta=2.0, loss_weight=1.0),
         loss_bbox=dict(type="GIoULoss", loss_weight=2.0),
         with_objectness=False,
-        exp_on_reg=False,
+        # As RTMDet's larger sizes: boxes begin two strides wide.  mmdet's small ones begin with boxes of no area, whose
+        # soft targets, and with them the loss, are next to nothing until the boxes grow.
+        exp_on_reg=True,
         share_conv=True,
         pred_kernel_size=1,
         norm_cfg=norm_cfg,

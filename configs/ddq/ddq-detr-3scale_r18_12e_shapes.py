@@ -1,0 +1,8 @@
+_base_ = [
+    "../_base_/models/ddq-detr_r18.py",
+    "../_base_/datasets/shapes.py",
+    "../_base_/schedules/schedule_12e.py",
+    "../_base_/default_runtime.py",
+]
+
+model = dict(bbox_head=dict(num_classes=4))
