@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -265,7 +265,7 @@ class _Step:
 
         @functools.wraps(loss)
         def marked_loss(*args: Any, **kwargs: Any) -> Any:
-            samples = next(filter(_are_samples, [*args, *kwargs.values()]), [])
+            samples: Sequence[Any] = next(filter(_are_samples, [*args, *kwargs.values()]), [])
             if self.images or not samples:  # a head's loss inside that of the detector, or a loss of something else
                 return loss(*args, **kwargs)
             self.asked.clear()

@@ -1,0 +1,68 @@
+"""Detectors without their network assign as with it, where priors alone decide."""
+
+import numpy as np
+import pytest
+import torch
+
+from detectors import batch, build_detector
+from visdet_assigners.observe.detector import BlankImage, assignments, without_network
+
+BOXES = [[8.0, 8.0, 60.0, 50.0], [70.0, 30.0, 120.0, 90.0], [30.0, 60.0, 42.0, 72.0]]
+CONFIGS = {
+    "atss": "atss/atss_r50_fpn_1x_coco.py",
+    "retinanet": "retinanet/retinanet_r50_fpn_1x_coco.py",
+    "faster_rcnn": "faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py",
+    "gfl": "gfl/gfl_r50_fpn_1x_coco.py",
+    "fsaf": "fsaf/fsaf_r50_fpn_1x_coco.py",
+    "yolo": "yolo/yolov3_mobilenetv2_8xb24-320-300e_coco.py",
+}
+
+
+def item():
+    images, samples = batch([BOXES])
+    return {"inputs": (images[0] * 50 + 120).clamp(0, 255).byte(), "data_samples": samples[0]}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_same_assignments_without_the_network(name):
+    model = build_detector(CONFIGS[name])
+    before = {key: dict(vars(module)) for key, module in model.named_modules()}
+    whole = {record.where: record for record in assignments(model, item())[2] if not record.reads_predictions}
+    with without_network(model):
+        bare = {record.where: record for record in assignments(model, item())[2]}
+    assert sorted(bare) == sorted(whole)
+    for where, record in bare.items():
+        assert not record.reads_predictions
+        assert record.gt_index.tolist() == whole[where].gt_index.tolist()
+        assert (record.gt_index >= 0).any()
+    assert {key: vars(module).keys() for key, module in model.named_modules()} == {
+        key: attributes.keys() for key, attributes in before.items()
+    }
+
+
+def test_what_needs_its_network_says_so():
+    with (
+        pytest.raises(ValueError, match="DETR has no dense head"),
+        without_network(build_detector("detr/detr_r50_8xb2-150e_coco.py")),
+    ):
+        pass
+
+
+class Loader:
+    def transform(self, results):
+        return {**results, "img": np.ones((2, 3, 3))}
+
+
+def test_a_blank_image_has_the_size_of_the_annotations():
+    results = BlankImage(Loader())({"height": 20, "width": 30})
+    assert results["img"].shape == (20, 30, 3)
+    assert results["img_shape"] == results["ori_shape"] == (20, 30)
+    assert BlankImage(Loader())({"img_path": "a.jpg"})["img"].shape == (2, 3, 3)
+
+
+def test_the_image_comes_back_as_it_was():
+    model = build_detector(CONFIGS["retinanet"])
+    image, sample, _ = assignments(model, item())
+    expected = item()["inputs"].permute(1, 2, 0).numpy()[..., ::-1]
+    assert np.abs(image[:96, :128].astype(int) - expected).max() <= 1
+    assert sample.gt_instances.bboxes.tolist() == torch.tensor(BOXES).tolist()

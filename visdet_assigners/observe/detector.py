@@ -1,0 +1,213 @@
+"""Get the assignments of a config's detector on the images of its data set, with the network or without it.
+
+    dataset, model = build_dataset(cfg, "train"), build_model(cfg, "weights.pth")
+    image, sample, records = assignments(model, dataset[0])
+
+Assigners that look at priors alone need neither weights nor images: with ``blank_images(dataset)`` and
+``without_network(model)`` the same lines take milliseconds.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform, LoadImageFromFile
+from mmdet.registry import DATASETS, MODELS
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.device import get_device
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.runner import load_checkpoint
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from visdet_assigners.observe.tap import AssignmentRecord, record_assignments
+
+
+def build_dataset(cfg: Config, phase: str) -> Any:
+    """Build the data set of a phase, ``train`` or ``val``, with boxes that fit its images."""
+    dataset = copy.deepcopy(cfg[f"{phase}_dataloader"].dataset)
+    if phase == "val":
+        leaf = dataset
+        while "dataset" in leaf:
+            leaf = leaf.dataset
+        leaf.pipeline = annotations_first(leaf.pipeline)
+    return DATASETS.build(dataset)
+
+
+def annotations_first(pipeline: Sequence[dict]) -> list[dict]:
+    """Load annotations right after the image.
+
+    Evaluation compares boxes in the original image, so mmdet's test pipelines load them after the image is resized.
+    """
+    annotations = [step for step in pipeline if step["type"] == "LoadAnnotations"]
+    others = [step for step in pipeline if step["type"] != "LoadAnnotations"]
+    return [others[0], *(annotations or [{"type": "LoadAnnotations", "with_bbox": True}]), *others[1:]]
+
+
+class BlankImage(BaseTransform):
+    """An image without content, of the size that the annotations give; read from its file where they give none.
+
+    Args:
+        loader: reads the file.
+    """
+
+    def __init__(self, loader: BaseTransform) -> None:
+        self.loader = loader
+
+    def transform(self, results: dict) -> dict | None:
+        """Add what ``LoadImageFromFile`` adds."""
+        height, width = results.get("height"), results.get("width")
+        if not height or not width:
+            return self.loader.transform(results)
+        results["img"] = np.zeros((height, width, 3), dtype=np.uint8)
+        results["img_shape"] = results["ori_shape"] = (height, width)
+        return results
+
+
+def blank_images(dataset: Any) -> None:
+    """Make a data set and those inside it read no images."""
+    for inner in [getattr(dataset, "dataset", None), *getattr(dataset, "datasets", [])]:
+        if inner is not None:
+            blank_images(inner)
+    steps = getattr(getattr(dataset, "pipeline", None), "transforms", [])
+    if not isinstance(steps, list):  # a data set of data sets has a list of its own steps
+        return
+    steps[:] = [BlankImage(step) if isinstance(step, LoadImageFromFile) else step for step in steps]
+
+
+def load_item(dataset: Any, index: int) -> Any:
+    """Fetch an image as its pipeline makes it, random steps drawn from a seed of its own; None where it is dropped."""
+    random.seed(index)
+    np.random.seed(index)
+    torch.manual_seed(index)
+    return dataset[index]
+
+
+def build_model(cfg: Config, checkpoint: str | None, epoch: int | None = None) -> Any:
+    """Build the model in training mode, with the checkpoint's weights or random ones, as it is in that epoch.
+
+    Args:
+        cfg: the config.
+        checkpoint: file or address; None for random weights.
+        epoch: for heads that change their assigner while training; the checkpoint's if None, else 0.
+    """
+    model = MODELS.build(copy.deepcopy(cfg.model))
+    meta = {}
+    if checkpoint is None:
+        for module in model.modules():  # random weights will do: download none
+            if "Pretrained" in str(getattr(module, "init_cfg", None)):
+                module.init_cfg = None
+        logger = MMLogger.get_current_instance()
+        level = logger.level
+        logger.setLevel("WARNING")  # or it tells of each parameter how it was initialised
+        model.init_weights()
+        logger.setLevel(level)
+    else:
+        meta = load_checkpoint(model, checkpoint, map_location="cpu").get("meta", {})
+    epoch = meta.get("epoch", 0) if epoch is None else epoch
+    hub = MessageHub.get_current_instance()  # where heads and augmentations look up how far training is
+    hub.update_info("epoch", epoch)
+    hub.update_info("iter", meta.get("iter", 0))
+    if hasattr(model, "set_epoch"):
+        model.set_epoch(epoch)
+    model.train()
+    for module in model.modules():  # one image is no batch to take statistics from
+        if isinstance(module, _BatchNorm):
+            module.eval()
+    return model.to(get_device())
+
+
+@torch.no_grad()
+def assignments(model: Any, item: dict) -> tuple[NDArray[np.uint8], Any, list[AssignmentRecord]]:
+    """Run one image through the training step.
+
+    Returns:
+        (H, W, 3) uint8 RGB image as the model saw it, its data sample, and what was assigned.
+
+    Raises:
+        ValueError: the config feeds its model several branches of images.
+    """
+    data = model.data_preprocessor(pseudo_collate([item]), training=True)
+    if not isinstance(data["inputs"], torch.Tensor):
+        raise ValueError("the config feeds its model several branches of images; give the config of one detector")
+    image = shown_image(model.data_preprocessor, data["inputs"][0])
+    sample = data["data_samples"][0]
+    with record_assignments(model) as records:
+        model.loss(data["inputs"], data["data_samples"])
+    return image, sample, records
+
+
+def shown_image(preprocessor: Any, pixels: torch.Tensor) -> NDArray[np.uint8]:
+    """Undo normalisation and channel order of a (3, H, W) input; boxes fit it as it is, augmented and padded."""
+    if getattr(preprocessor, "_enable_normalize", False):
+        pixels = pixels * preprocessor.std + preprocessor.mean
+    image = pixels.clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+    return image if getattr(preprocessor, "_channel_conversion", False) else image[..., ::-1]  # files are read as BGR
+
+
+@contextmanager
+def without_network(model: Any) -> Iterator[None]:
+    """Let ``model.loss`` assign without computing features, predictions or losses, inside the ``with`` block.
+
+    The dense head (of a two-stage detector, its region proposal network) gets outputs of the right shapes that are all
+    zero, and second stages don't run.  So what is assigned is right for assigners that look at priors alone, and of no
+    meaning for the others: ``AssignmentRecord.reads_predictions`` tells.
+
+    Raises:
+        ValueError: the model has no dense head that turns features into outputs in one call, as DETR's line.
+    """
+    two_stage = hasattr(model, "rpn_head") and hasattr(model, "roi_head")
+    head: Any = getattr(model, "rpn_head" if two_stage else "bbox_head", None)
+    if not hasattr(model, "extract_feat") or not hasattr(head, "loss_by_feat") or not hasattr(head, "prior_generator"):
+        raise ValueError(f"{type(model).__name__} has no dense head that could do without its network")
+    shapes_of = _output_shapes(model, head)
+    replaced: list[nn.Module] = []
+
+    def replace(module: nn.Module, **methods: Callable[..., Any]) -> None:
+        replaced.append(module)
+        vars(module).update(methods)
+
+    replace(model, extract_feat=lambda inputs, *_: inputs)
+    replace(head, forward=lambda inputs: _like(shapes_of(inputs), inputs.device))
+    for name, loss in head.named_children():
+        if name.startswith("loss_") and getattr(loss, "reduction", "none") != "none":  # FSAF's choose the level
+            replace(loss, forward=lambda *args, **_: torch.zeros(()))
+    if two_stage:
+        vars(head)["predict_by_feat"] = lambda *args, **_: []
+        replace(model.roi_head, loss=lambda *args, **_: {})
+    try:
+        yield
+    finally:
+        for module in replaced:
+            for method in ("extract_feat", "forward", "predict_by_feat", "loss"):
+                vars(module).pop(method, None)
+
+
+def _output_shapes(model: Any, head: Any) -> Callable[[torch.Tensor], Any]:
+    """Return a function that gives the head's outputs for an input, as tensors that have a shape and nothing else."""
+    shadow = copy.deepcopy(model).to("meta")
+    shadow_head: Any = shadow.get_submodule(next(name for name, module in model.named_modules() if module is head))
+    known: dict[torch.Size, Any] = {}
+
+    @torch.no_grad()
+    def shapes_of(inputs: torch.Tensor) -> Any:
+        if inputs.shape not in known:
+            known[inputs.shape] = shadow_head(shadow.extract_feat(torch.empty(inputs.shape, device="meta")))
+        return known[inputs.shape]
+
+    return shapes_of
+
+
+def _like(outputs: Any, device: torch.device) -> Any:
+    """Replace every tensor in nested lists and tuples by zeros of its shape."""
+    if isinstance(outputs, torch.Tensor):
+        return torch.zeros(outputs.shape, dtype=outputs.dtype, device=device)
+    return type(outputs)(_like(output, device) for output in outputs) if isinstance(outputs, (list, tuple)) else outputs
