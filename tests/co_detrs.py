@@ -118,9 +118,8 @@ BRANCHES = [dense("atss"), FASTER_RCNN, dense("retina")]
 
 def co_config(kind: str, branches: list[dict[str, Any]], **collab: Any) -> ConfigDict:
     """Return the config of a collaborative detector with one encoder layer and two decoder layers."""
-    name, config = KINDS[kind]
     cfg = plain_config(kind)
-    cfg.type = f"visdet_assigners.{name}"
+    cfg.type = f"visdet_assigners.{KINDS[kind][0]}"
     cfg.update(aux_branches=branches, collab=collab)
     if kind in SINGLE_SCALE:
         cfg.aux_adapter = dict(finer=2, coarser=2)

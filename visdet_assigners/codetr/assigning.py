@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
-from mmdet.models.dense_heads import AnchorHead
+from mmdet.models.dense_heads import AnchorHead, PAAHead
 from mmdet.models.task_modules.prior_generators import anchor_inside_flags
 from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
@@ -39,6 +39,8 @@ NEEDS = {
     "TopkHungarianAssigner": Needs(scores="probabilities"),
     "UniformAssigner": Needs(scores="probabilities"),
 }
+
+_INSTANCES = ("pred_instances", "gt_instances", "gt_instances_ignore")
 
 
 @contextmanager
@@ -84,24 +86,41 @@ class _Adapter:
         given = _sort_out(args, kwargs)
         if given is None or set(given["pred_instances"].keys()) != {"priors"}:
             return method(*args, **kwargs)
-        given["img_meta"] = self.samples[image].metainfo
+        given.update(img_meta=self.samples[image].metainfo, anchors=given["pred_instances"].priors)
         with torch.no_grad():
             self._complete(given, image)
         if "pred_scores" in self.parameters:  # TopkHungarianAssigner takes tensors
             predicted, truths = given["pred_instances"], given["gt_instances"]
             given.update(pred_scores=predicted.scores, decode_bboxes=predicted.bboxes)
             given.update(gt_bboxes=get_box_tensor(truths.bboxes), gt_labels=truths.labels)
-        known = {name: value for name, value in given.items() if name in self.parameters}
-        missing = [name for name, one in self.parameters.items() if name not in known and one.default is one.empty]
+        if any(one.kind is one.VAR_KEYWORD for one in self.parameters.values()):
+            known, missing = {name: given.get(name) for name in _INSTANCES}, []
+        else:
+            known = {name: value for name, value in given.items() if name in self.parameters}
+            missing = [name for name, one in self.parameters.items() if name not in known and one.default is one.empty]
         if missing:
             self._fail(f"needs {', '.join(missing)}, which {type(self.head).__name__} does not have")
         result = method(**known)
         if getattr(result, "gt_inds", torch.empty(0, 0)).ndim != 1:
             self._fail("does not give one object for each prior; choose another assigner")
+        if hasattr(self.head, "atss_centerness") and not isinstance(self.head, PAAHead):
+            self._check_centres(given, result.gt_inds)
         return result
 
     def _fail(self, message: str) -> NoReturn:
         raise TypeError(f"AuxDenseBranch: {self.name} {message}")
+
+    def _check_centres(self, given: dict[str, Any], gt_inds: Tensor) -> None:
+        """Raise where ATSS's centerness would be the root of a negative number; mmdet's own assertion is mute."""
+        positive = gt_inds > 0
+        priors = get_box_tensor(given["anchors"])[positive]
+        gts = get_box_tensor(given["gt_instances"].bboxes)[gt_inds[positive] - 1]
+        centres = (priors[:, :2] + priors[:, 2:]) / 2
+        if ((centres < gts[:, :2]) | (centres > gts[:, 2:])).any():
+            self._fail(
+                "made anchors positive whose centres lie outside their objects, and there is no centerness there for "
+                f"{type(self.head).__name__}; take an assigner that keeps them inside (ATSS, TaskAligned), or RetinaHead"
+            )
 
     def _complete(self, given: dict[str, Any], image: int) -> None:
         """Add level sizes, predictions and points, in the order of the priors that the head passed."""
@@ -144,7 +163,7 @@ class _Adapter:
 def _sort_out(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
     """Name the arguments of a head's call; None where it is not one of instances."""
     named = dict(kwargs)
-    names = ["pred_instances", "gt_instances", "gt_instances_ignore"]
+    names = list(_INSTANCES)
     if len(args) > 1 and isinstance(args[1], (list, tuple)):
         names.insert(1, "num_level_priors")
     named.update(zip(names, args))

@@ -28,7 +28,8 @@ class AuxDenseBranch(BaseModule):
             RTMDet's or FCOS's head, with its ``train_cfg``.  ``in_channels`` is the transformer's width, and the
             levels are the adapter's.  The paper takes one stacked convolution instead of four and GIoU (supplement B).
             ``train_cfg.assigner`` may be any assigner that can do with what a dense head has: priors, the sizes of
-            the levels, scores and decoded boxes.
+            the levels, scores and decoded boxes.  ATSSHead also needs positives inside their objects, for its
+            centerness.
         num_classes: for a head that does not say; the detector passes its own.
         embed_dims: width of the pyramid, for a head that does not say its ``in_channels``; likewise.
         init_cfg: as in mmengine.
