@@ -98,6 +98,10 @@ def test_levels_without_a_positive_are_only_named():
     assert titles == ["stride 8: 1 positives", "stride 32: 1 positives", "stride 64: 0 positives, 1 ignored"]
     assert "nothing positive or ignored: stride 16, stride 128" in [text.get_text() for text in figure.axes[-1].texts]
     assert is_color(Rendered(figure)(1, 4 * 32, 3 * 32), object_colors(1)[0])
+    narrow = draw_assignments(IMAGE, [record], panel_width=300)
+    right = narrow.axes[-1].get_window_extent().x1
+    assert len(narrow.axes[-1].texts) > len(figure.axes[-1].texts)  # the key goes on in another line
+    assert all(text.get_window_extent().x1 <= right for text in narrow.axes[-1].texts)
     empty = draw_assignments(IMAGE, [anchor_record()])
     assert len(empty.axes) == 5 + 1
 

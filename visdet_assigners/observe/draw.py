@@ -10,8 +10,9 @@ one colour in all of them.  Nothing here needs a display.
 import colorsys
 import itertools
 import math
+import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 
 import numpy as np
@@ -25,6 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from visdet_assigners.assignment import IGNORED, NEGATIVE
+from visdet_assigners.functional.masks import center_of_mass
 from visdet_assigners.observe.priors import are_points, centers_and_sizes, grid_stride, infer_level_sizes
 from visdet_assigners.observe.tap import AssignmentRecord
 
@@ -47,11 +49,11 @@ class MaskRecord(AssignmentRecord):
 
     Attributes:
         pred_masks: (N, h, w) bool, what the queries predict, of the image in any resolution.
-        gt_masks: (M, H, W) bool, the objects, alike.
+        gt_masks: (M, H, W) bool, the objects, in the image's own.
     """
 
-    pred_masks: Tensor | None = None
-    gt_masks: Tensor | None = None
+    pred_masks: Tensor = field(kw_only=True)
+    gt_masks: Tensor = field(kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +63,7 @@ class Panel:
     Attributes:
         title: level or call, with counts.
         label: the title's shortest form, for the table.
-        centers: (P, 2) pixels, prior centres, or centres of the boxes that queries predict.
+        centers: (P, 2) pixels, prior centres, or centres of the boxes or masks that queries predict; NaN without one.
         gt_index: (P,) as in the record; a prior that stands for several objects comes several times.
         stride: distance of neighbouring priors in pixels, where they are on a grid.
         boxes: (P, 4) xyxy, of proposals and queries alone.
@@ -93,9 +95,12 @@ def panels_of(record: AssignmentRecord) -> list[Panel]:
         name = f"call {record.call + 1}"
         title = f"{name}: {matched} of {len(query_boxes)} queries matched"
         centers = (query_boxes[:, :2] + query_boxes[:, 2:]) / 2
-        pred_masks = getattr(record, "pred_masks", None)
-        masks = None if pred_masks is None else pred_masks.cpu().numpy()
-        if masks is not None:
+        masks = None
+        if isinstance(record, MaskRecord):
+            masks = record.pred_masks.cpu().numpy()
+            (height, width), (rows, columns) = record.gt_masks.shape[1:], masks.shape[1:]
+            middle = center_of_mass(record.pred_masks).cpu().numpy() + 0.5
+            centers = middle * (width / columns, height / rows)
             centers[~masks.any(axis=(1, 2))] = np.nan  # an empty mask has no place
         return [Panel(title, name, centers, gt_index.numpy(), boxes=query_boxes, are_queries=True, masks=masks)]
 
@@ -310,7 +315,7 @@ def _draw_panel(
         for x1, y1, x2, y2 in record.ignored_boxes.float().cpu().tolist():
             axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, hatch="//", edgecolor=_GREY, linewidth=1))
     present = set(panel.gt_index.tolist())
-    gt_masks = getattr(record, "gt_masks", None)
+    gt_masks = record.gt_masks if isinstance(record, MaskRecord) else None
     for number, (x1, y1, x2, y2) in enumerate(_boxes(record).tolist()):
         style, line = ("-", 2.0) if number in present else ("--", 1.0)
         if gt_masks is not None:
@@ -422,6 +427,7 @@ def _draw_table(
     """Write the table of objects, a line each, and the key; too many objects leave those that most want a look."""
     axes.set_axis_off()
     axes.set(xlim=(0, 1), ylim=(height, 0))
+    key = _wrapped(key, width)
     head, *objects = rows
     is_query = head[-1] == "changes"
     numbers = list(range(len(objects)))
@@ -429,7 +435,7 @@ def _draw_table(
     if len(objects) > capacity:
         sign, which = (-1, "most changes") if is_query else (1, "fewest positives")
         numbers = sorted(sorted(numbers, key=lambda number: sign * int(objects[number][-1]))[:capacity])
-        key.insert(0, f"{len(objects)} objects; these {len(numbers)} have the {which}")
+        key = _wrapped([f"{len(objects)} objects; these {len(numbers)} have the {which}", *key], width)
     widths = [max(len(cell) for cell in column) for column in zip(*rows)]
     # A letter of the monospaced font is 0.6 of its height.
     font = min(_FONT, width / (0.6 * (sum(widths) + 2 * len(widths))))
@@ -443,6 +449,11 @@ def _draw_table(
         axes.text(0, (line + 0.5) * _ROW, text, color=color, fontsize=font, family="monospace", va="center")
     for line, text in enumerate(key, start=len(lines) + 1):
         axes.text(0, (line + 0.5) * _ROW, text, color=_GREY, fontsize=_FONT, va="center")
+
+
+def _wrapped(lines: Sequence[str], width: int) -> list[str]:
+    """Break lines of the key that are too long; its letters are up to 0.54 of their height wide, over a line."""
+    return [part for line in lines for part in textwrap.wrap(line, int(width / (0.54 * _FONT)))]
 
 
 def _faded(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
