@@ -16,7 +16,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
+import torch
 from mmengine.config import Config, DictAction
+from mmengine.logging import HistoryBuffer
 from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
@@ -122,7 +125,7 @@ def load_config(args: argparse.Namespace) -> Config:
         The config. ``work_dir`` is, in this order, ``--work-dir``, the config's, ``work_dirs/CONFIG_NAME``.
     """
     check_installation()
-    cfg = _read_config(args.config)
+    cfg = read_config(args.config)
     options = dict(args.cfg_options)
     set_data_root(cfg, options.pop("data_root", _data_root_from_environment(cfg)))
     try:
@@ -141,7 +144,12 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def _read_config(path: str) -> Config:
+def read_config(path: str) -> Config:
+    """Read a config file and import the modules that it asks for.
+
+    Raises:
+        UserError: there is no such file, it doesn't run, or a module is missing.
+    """
     check_file(path, "config file", "check the path")
     try:  # a config is the user's code: whatever stops it is to be mended there
         cfg = Config.fromfile(path, import_custom_modules=False)
@@ -324,6 +332,41 @@ def check_file(path: str, what: str, advice: str) -> None:
     if "://" not in path and not os.path.isfile(path):
         state = "is a folder" if os.path.isdir(path) else "doesn't exist"
         raise UserError(f"the {what} {path} {state}; {advice}")
+
+
+def load_checkpoint(path: str) -> dict[str, Any]:
+    """Load a checkpoint of mmengine without running any code that it might hold.
+
+    A pickled file can call any function when it is read.  This admits tensors, arrays, and mmengine's own record of the
+    losses, nothing else.
+
+    Raises:
+        UserError: there is no such file, it holds something else, or it is no checkpoint.
+    """
+    check_file(path, "checkpoint", "give a file such as work_dirs/CONFIG/epoch_12.pth")
+    arrays = np.core.multiarray if int(np.__version__.split(".")[0]) < 2 else np._core.multiarray
+    dtypes = [type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")]
+    known = [HistoryBuffer, np.ndarray, np.dtype, arrays._reconstruct, arrays.scalar, *dtypes]
+    try:
+        with torch.serialization.safe_globals([*known, (_history_method, "builtins.getattr")]):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises errors of several kinds for damaged files
+        found = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
+        reason = f"it holds {found[1]}, which could run code" if found else "it is damaged, or no checkpoint"
+        raise UserError(
+            f"the checkpoint {path} is not loaded: {reason}; if you trust it, save its tensors alone with "
+            "torch.save(dict(state_dict=...)) first"
+        ) from error
+    if not isinstance(checkpoint, dict):
+        raise UserError(f"the checkpoint {path} holds a {type(checkpoint).__name__}; weights by name are expected")
+    return checkpoint
+
+
+def _history_method(owner: Any, name: str) -> Any:
+    """Stand in for ``getattr``, by which a pickled ``HistoryBuffer`` names its own methods."""
+    if owner is not HistoryBuffer and not isinstance(owner, HistoryBuffer):
+        raise UserError(f"a checkpoint asks for {name} of {owner!r}")
+    return getattr(owner, name)
 
 
 def check_data(cfg: Config, phases: Sequence[str]) -> None:

@@ -119,7 +119,7 @@ class _Adapter:
         if ((centres < gts[:, :2]) | (centres > gts[:, 2:])).any():
             self._fail(
                 "made anchors positive whose centres lie outside their objects, and there is no centerness there for "
-                f"{type(self.head).__name__}; take an assigner that keeps them inside (ATSS, TaskAligned), or RetinaHead"
+                f"{type(self.head).__name__}; take one that keeps them inside (ATSS, TaskAligned), or RetinaHead"
             )
 
     def _complete(self, given: dict[str, Any], image: int) -> None:
