@@ -1,8 +1,4 @@
 # K = 2: an ATSS head, and a Faster R-CNN.
-_base_ = ["./deformable-detr_r18_400it_shapes-128x128.py", "../_base_/models/co-detr_branches_r18.py"]
+_base_ = "./co-deformable-detr-atss_r18_400it_shapes-128x128.py"
 
-model = dict(
-    type="visdet_assigners.CoDeformableDETR",
-    aux_branches=[{{_base_.atss_branch}}, {{_base_.rcnn_branch}}],
-    collab=dict(lambda1=1.0, lambda2=2.0, max_pos_queries=60),
-)
+model = dict(aux_branches=[{{_base_.atss_branch}}, {{_base_.rcnn_branch}}])

@@ -1,4 +1,5 @@
-# K = 0: the plain detector, which the collaborative ones are compared with.  The data: python tools/make_shapes.py data/shapes-128x128 --size 128 128 --smallest 14 \
+# K = 0: the plain detector, which the collaborative ones are compared with.  The data:
+#     python tools/make_shapes.py data/shapes-128x128 --size 128 128 --smallest 14 --plain \
 #     --train 400 --val 100
 _base_ = [
     "../_base_/models/deformable-detr_r18.py",
@@ -50,4 +51,4 @@ default_hooks = dict(
 log_processor = dict(by_epoch=False)
 
 # base_batch_size = (1 process) x (8 samples per process). Leave it: --auto-scale-lr reads it.
-auto_scale_lr = dict(base_batch_size=8)
+auto_scale_lr = dict(enable=False, base_batch_size=8)
