@@ -8,7 +8,17 @@ from visdet_assigners import match_costs
 from visdet_assigners.assigners import *  # noqa: F403
 from visdet_assigners.assigners import __all__ as _assigners
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult
+from visdet_assigners.functional.blocks import set_memory_budget
 
 __version__ = "0.1.0"
 
-__all__ = ["IGNORED", "NEGATIVE", "AssignResult", "Assignment", "__version__", "match_costs", *_assigners]
+__all__ = [
+    "IGNORED",
+    "NEGATIVE",
+    "AssignResult",
+    "Assignment",
+    "__version__",
+    "match_costs",
+    "set_memory_budget",
+    *_assigners,
+]

@@ -34,6 +34,11 @@ class BboxOverlaps2D:
         tensor([[0.5000]])
     """
 
+    reach = 0.0
+    """Pixels from which on boxes apart overlap by exactly 0: a promise that lets assigners leave out far pairs."""
+    takes_pairs = True
+    """Whether ``is_aligned`` is there, for boxes of any number of leading dimensions."""
+
     def __init__(self, scale: float = 1.0, dtype: str | None = None) -> None:
         if dtype not in (None, "fp16"):
             raise ValueError(f"BboxOverlaps2D: dtype is {dtype!r}; choose None or 'fp16'")
@@ -73,11 +78,14 @@ class BboxOverlaps2D_GLIP(BboxOverlaps2D):  # noqa: N801  (the name that configs
     Widths and heights count one pixel more; only the plain IoU is defined, as in mmdet, whatever ``mode`` says.
     """
 
+    reach = 1.0
+
     def __call__(self, bboxes1: Tensor, bboxes2: Tensor, mode: str = "iou", is_aligned: bool = False) -> Tensor:
-        """IoU of (A, 4) and (B, 4) xyxy boxes -> (A, B); ``mode`` and ``is_aligned`` change nothing."""
-        bboxes1, bboxes2 = as_tensor(bboxes1), as_tensor(bboxes2)
-        x1, y1, x2, y2 = bboxes1[:, None, :4].unbind(-1)  # (A, 1) each
-        gt_x1, gt_y1, gt_x2, gt_y2 = bboxes2[None, :, :4].unbind(-1)  # (1, B) each
+        """IoU of (A, 4) and (B, 4) xyxy boxes -> (A, B), or (A,) if aligned; ``mode`` changes nothing."""
+        first, second = as_tensor(bboxes1)[..., :4], as_tensor(bboxes2)[..., :4]
+        if not is_aligned:
+            first, second = first[..., :, None, :], second[..., None, :, :]
+        (x1, y1, x2, y2), (gt_x1, gt_y1, gt_x2, gt_y2) = first.unbind(-1), second.unbind(-1)
         width = (torch.min(x2, gt_x2) - torch.max(x1, gt_x1) + 1).clamp(min=0)
         height = (torch.min(y2, gt_y2) - torch.max(y1, gt_y1) + 1).clamp(min=0)
         overlap = width * height

@@ -80,7 +80,6 @@ class Case:
         best_overlap: whether ``max_overlaps`` tells the best overlap of a prior even where nothing is matched.
         matched_only: whether ``max_overlaps`` has an entry for each match alone.
         own_layout: whether the result has a layout of its own, not one entry for each prior.
-        per_object: whether the number of operators may grow with the number of distinct dynamic k.
         without_order: the same without the rule by which the last object wins, where it has one.
     """
 
@@ -94,7 +93,6 @@ class Case:
     best_overlap: bool = False
     matched_only: bool = False
     own_layout: bool = False
-    per_object: bool = False
     without_order: Callable[[], Any] | None = None
 
     def assign(self, objects: Objects, pred: InstanceData | None = None, gt: InstanceData | None = None, ignore=None):
@@ -102,6 +100,14 @@ class Case:
         pred = self.pred(objects) if pred is None else pred
         gt = self.gt(objects) if gt is None else gt
         return self.call(self.build(), pred, gt, ignore, objects)
+
+    def shared(self, objects: Objects) -> dict[str, Any]:
+        """What ``assign_batch`` takes once for all images."""
+        sizes = anchors(objects)[1]
+        if self.call is as_cascade_rpn:
+            featmap_sizes = feature_sizes(objects.image, STRIDES)
+            return dict(featmap_sizes=featmap_sizes, num_level_anchors=sizes, anchor_scale=8, anchor_strides=STRIDES)
+        return dict(num_level_priors=sizes) if self.call is with_levels else {}
 
     gt = staticmethod(ground_truths)
 
@@ -152,9 +158,9 @@ CASES: dict[str, Case] = {
     "TaskAlignedAssigner": Case(
         lambda: va.TaskAlignedAssigner(13), probable, ("priors", "bboxes", "scores"), ("priors", "bboxes")
     ),
-    "SimOTAAssigner": Case(va.SimOTAAssigner, pointwise, ("priors", "bboxes", "scores"), ("bboxes",), per_object=True),
+    "SimOTAAssigner": Case(va.SimOTAAssigner, pointwise, ("priors", "bboxes", "scores"), ("bboxes",)),
     "DynamicSoftLabelAssigner": Case(
-        va.DynamicSoftLabelAssigner, pointwise, ("priors", "bboxes", "scores"), ("bboxes",), per_object=True
+        va.DynamicSoftLabelAssigner, pointwise, ("priors", "bboxes", "scores"), ("bboxes",)
     ),
     "HungarianAssigner": Case(
         lambda: va.HungarianAssigner(DINO), queries, ("bboxes", "scores"), ("bboxes",), with_meta

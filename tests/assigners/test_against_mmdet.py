@@ -8,6 +8,8 @@ Argued differences, which the scenes here leave out or the comparison allows; ea
   compared at positives here, and 0 elsewhere in test_contract.py;
 - a ground truth of no area takes no prior (SimOTA, DynamicSoftLabel, Point): test_sim_ota.py, test_point.py;
 - Uniform's ``max_overlaps`` has length N, Region's ``labels`` are -1 where nothing is matched: compared so here;
+- TaskAligned's ``assign_metrics`` of a pair doesn't depend on the place of the pair in memory; mmdet's does at the last
+  entries, which don't fill a register and are rounded by other instructions: within one unit in the last place there;
 - MultiInstance needs as many boxes as instances in mmdet: test_multi_instance.py.
 """
 
@@ -32,6 +34,7 @@ from scenes import (
     proposals,
     real_objects,
 )
+from visdet_assigners.functional.tensors import REGISTER
 
 MAX_IOU = {
     "rpn": dict(pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3, match_low_quality=True),
@@ -200,7 +203,10 @@ def test_task_aligned(objects, alpha, beta, topk):
     )
     results = [assigner.assign(pred, objects.instances, None, alpha, beta) for assigner in (mine, reference)]
     equal(*results)
-    assert torch.equal(results[0].assign_metrics, results[1].assign_metrics)
+    metrics, expected = (result.assign_metrics for result in results)
+    last = len(priors) - REGISTER // max(1, len(objects.boxes)) - 1
+    assert torch.equal(metrics[:last], expected[:last])
+    assert (torch.nextafter(metrics[last:], expected[last:]) == expected[last:]).all()
 
 
 @pytest.mark.parametrize(

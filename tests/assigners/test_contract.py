@@ -8,12 +8,15 @@ import pytest
 import torch
 from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.structures import InstanceData
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from assigners.cases import CASES, as_mask_tensors, with_meta
+from assigners.cases import CASES, as_cascade_rpn, as_mask_tensors, with_meta
 from scenes import Objects, anchors, draw_boxes, drawn_objects
 from visdet_assigners import AssignResult, BaseAssigner
+from visdet_assigners.assigners import memory
+from visdet_assigners.functional.blocks import set_memory_budget
 from visdet_assigners.registry import REGISTERED
+from visdet_assigners.testing.feeds import meta
+from visdet_assigners.testing.measure import OperatorCounter
 
 every_case = pytest.mark.parametrize("name", CASES)
 every_case_of_one_per_prior = pytest.mark.parametrize("name", [name for name in CASES if not CASES[name].own_layout])
@@ -269,31 +272,126 @@ def test_ignore_regions_hold_with_and_without_objects(name, num_gts):
     assert torch.equal(result.gt_inds[outside] == -1, without.gt_inds[outside] == -1)
 
 
-class Count(TorchDispatchMode):
-    """Counts the operators that are dispatched."""
+# --------------------------------------------------------------------------------- memory, and what a device would do
 
-    def __init__(self):
-        super().__init__()
-        self.operators = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.operators += 1
-        return func(*args, **(kwargs or {}))
+@pytest.fixture
+def device_path(monkeypatch):
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", "1")
+
+
+class Counted:
+    """An assigner whose ``assign`` is counted."""
+
+    def __init__(self, assigner):
+        self.assigner = assigner
+        self.counter = OperatorCounter()
+
+    def assign(self, *args, **kwargs):
+        with self.counter:
+            return self.assigner.assign(*args, **kwargs)
+
+
+def count(case, objects) -> OperatorCounter:
+    counted = Counted(case.build())
+    case.call(counted, case.pred(objects), case.gt(objects), objects.ignore, objects)
+    return counted.counter
+
+
+# What the method itself makes the host wait for: the pairs that scipy solves, a list of shadows of unknown length.
+WAITS = {name: 1 for name in CASES if "Hungarian" in name or name == "CenterRegionAssigner"}
 
 
 @every_case
-def test_operators_do_not_grow_with_the_objects(name):
-    case = CASES[name]
+def test_on_a_device_operators_do_not_grow_and_nothing_waits(name, device_path):
+    most = 50 if name == "TopkHungarianAssigner" else 300  # of 60 queries each object gets one
+    few, many = count(CASES[name], scene(7, "small")), count(CASES[name], scene(most, "small"))
+    assert many.total == few.total
+    assert few.waits.total() == many.waits.total() == WAITS.get(name, 0)
 
-    def operators(count: int) -> int:
-        objects = scene(count, "small")
-        pred, gt = case.pred(objects), case.gt(objects)
-        with Count() as counted:
-            case.assign(objects, pred, gt)
-        return counted.operators
 
-    few, many = operators(7), operators(60)
-    if case.per_object:
-        assert many <= few + 10 * 10  # a topk and its views for each distinct k, of 10
-    else:
-        assert many == few
+def every_result(name, count=40, kind="mixed") -> list[torch.Tensor]:
+    case, objects = CASES[name], scene(count, kind)
+    result = case.assign(objects, ignore=objects.ignore)
+    tensors = [result.gt_inds, result.labels, result.max_overlaps, getattr(result, "assign_metrics", None)]
+    extras = [value for key, value in result.info.items() if key not in ("num_gts", "num_preds")]
+    return [tensor for tensor in [*tensors, *extras] if isinstance(tensor, torch.Tensor)]
+
+
+@every_case
+@pytest.mark.parametrize("kind", ["mixed", "small"])
+def test_both_ways_give_equal_results(name, kind, monkeypatch):
+    on_host = every_result(name, kind=kind)
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", "1")
+    for mine, other in zip(on_host, every_result(name, kind=kind), strict=True):
+        assert torch.equal(mine, other)
+
+
+@every_case
+@pytest.mark.parametrize("way", ["0", "1"], ids=["host", "device"])
+@pytest.mark.parametrize("budget", [1, 30_000, 1_000_000])
+def test_blocks_of_any_size_give_the_same_result(name, way, budget, monkeypatch):
+    expected = every_result(name)
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", way)
+    set_memory_budget(budget)
+    try:
+        results = every_result(name)
+    finally:
+        set_memory_budget(None)
+    for mine, other in zip(results, expected, strict=True):
+        assert torch.equal(mine, other)
+
+
+@every_case
+@pytest.mark.parametrize("way", ["0", "1"], ids=["host", "device"])
+def test_batches_equal_the_loop(name, way, monkeypatch):
+    """Images without objects and with many, with and without ignore regions."""
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", way)
+    case, scenes = CASES[name], [scene(12), scene(30, seed=5), EMPTY, scene(3, seed=9)]
+    preds, gts = [case.pred(objects) for objects in scenes], [case.gt(objects) for objects in scenes]
+    ignores = [objects.ignore if index % 2 else None for index, objects in enumerate(scenes)]
+    ignores = ignores if case.call is not as_cascade_rpn else [None] * len(scenes)  # it refuses them
+    metas = [meta(objects) for objects in scenes]
+    together = case.build().assign_batch(preds, gts, ignores, metas, **case.shared(scenes[0]))
+    assert len(together) == len(scenes)
+    for mine, *inputs in zip(together, scenes, preds, gts, ignores):
+        assert same(mine, case.assign(*inputs))
+
+
+@every_case
+def test_batches_of_different_lengths_are_refused(name):
+    case, objects = CASES[name], scene()
+    with pytest.raises(ValueError, match="assign_batch got lists of different lengths"):
+        case.build().assign_batch([case.pred(objects)] * 2, [case.gt(objects)])
+
+
+@every_case
+@pytest.mark.parametrize(("failures", "told"), [(1, "in blocks of"), (40, "on the CPU")])
+def test_a_full_gpu_means_smaller_blocks_and_then_the_cpu(name, failures, told, monkeypatch):
+    """A device without memory is played by a reader of fields that raises what torch raises."""
+    case, objects, original = CASES[name], scene(), BaseAssigner.read
+    expected = case.assign(objects)
+    attempts, on_cpu = iter(range(failures)), []
+
+    def read(*args, **kwargs):
+        if not on_cpu and next(attempts, None) is not None:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(memory, "moved", lambda value, device: on_cpu.append(device) or value)
+    monkeypatch.setattr(BaseAssigner, "read", read)
+    assigner = case.build()
+    with pytest.warns(UserWarning, match=f"{type(assigner).__name__}: the GPU ran out of memory; .*{told}"):
+        result = case.call(assigner, case.pred(objects), case.gt(objects), None, objects)
+    assert same(result, expected)
+    assert bool(on_cpu) == (told == "on the CPU")
+
+
+@every_case
+def test_other_errors_are_not_taken_for_a_lack_of_memory(name, monkeypatch):
+    def read(self, *args, **kwargs):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(BaseAssigner, "read", read)
+    with pytest.raises(RuntimeError, match="device-side"):
+        CASES[name].assign(scene())

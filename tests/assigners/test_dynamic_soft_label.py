@@ -9,7 +9,6 @@ from scenes import drawn_objects
 from visdet_assigners import (
     DynamicSoftLabelAssigner,
 )
-from visdet_assigners.functional import blocks
 from visdet_assigners.functional.masks import center_of_mass
 
 OBJECTS = drawn_objects()[2]
@@ -29,8 +28,8 @@ def test_mass_centres_of_bitmap_masks():
 
 
 @pytest.mark.parametrize("budget", [1, 10_000])
-def test_soft_label_cost_is_the_same_in_blocks(budget, monkeypatch):
+def test_soft_label_cost_is_the_same_in_blocks(budget):
     pred = CASES["DynamicSoftLabelAssigner"].pred(OBJECTS)
     expected = DynamicSoftLabelAssigner().assign(pred, OBJECTS.instances)
-    monkeypatch.setattr(blocks, "MEMORY_BUDGET", budget)
-    assert torch.equal(DynamicSoftLabelAssigner().assign(pred, OBJECTS.instances).gt_inds, expected.gt_inds)
+    result = DynamicSoftLabelAssigner(memory_budget=budget).assign(pred, OBJECTS.instances)
+    assert torch.equal(result.gt_inds, expected.gt_inds)

@@ -5,9 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from visdet_assigners.functional.blocks import split_rows
+from visdet_assigners.functional.blocks import limit_memory, split
 from visdet_assigners.functional.lsap import linear_assignment
-from visdet_assigners.functional.resolve import best_priors, keep_best, last_claim, match_dynamic_k
+from visdet_assigners.functional.overlaps import best_ground_truths, best_priors, table_of
+from visdet_assigners.functional.resolve import keep_best, last_claim, match_dynamic_k
 from visdet_assigners.functional.select import cheapest, dynamic_k, nearest_per_level
 
 seeds = st.integers(0, 10**6)
@@ -35,13 +36,18 @@ def test_keep_best(seed, rows, num_gts, num_priors):
         assert row[prior] == at
 
 
+def take_best(iou, allowed, share):
+    table = table_of(iou.mT)
+    return best_priors(table, best_ground_truths(table)[2], allowed, share)
+
+
 @given(seeds, st.integers(1, 7), st.integers(1, 7), st.booleans())
 def test_last_claims_and_best_priors(seed, num_priors, num_gts, share):
     g = generator(seed)
     iou = torch.randint(3, (2, num_priors, num_gts), generator=g) / 2
     allowed = torch.rand(2, num_gts, generator=g) < 0.7
     claims = iou > 0.4
-    last, taken = last_claim(claims), best_priors(iou, allowed, share)
+    last, taken = last_claim(claims), take_best(iou, allowed, share)
     for image in range(2):
         expected = [-1] * num_priors
         for gt in range(num_gts):
@@ -55,9 +61,9 @@ def test_last_claims_and_best_priors(seed, num_priors, num_gts, share):
 
 
 def test_nearest_per_level():
-    distance = torch.tensor([[3.0], [1.0], [2.0], [9.0], [8.0]])
-    assert nearest_per_level(distance, [3, 0, 2], topk=2)[:, 0].tolist() == [1, 2, 4, 3]
-    assert nearest_per_level(distance, [3, 2], topk=9)[:, 0].tolist() == [1, 2, 0, 4, 3]
+    distance = torch.tensor([[3.0, 1.0, 2.0, 9.0, 8.0]])
+    assert nearest_per_level(distance, [3, 0, 2], topk=2)[0].tolist() == [1, 2, 4, 3]
+    assert nearest_per_level(distance, [3, 2], topk=9)[0].tolist() == [1, 2, 0, 4, 3]
 
 
 @given(seeds, st.integers(1, 30), st.integers(1, 6))
@@ -65,7 +71,8 @@ def test_cheapest_are_as_many_as_asked_and_none_left_is_cheaper(seed, num_priors
     g = generator(seed)
     cost = torch.rand(num_priors, num_gts, generator=g)
     counts = torch.randint(min(num_priors, 5) + 1, (num_gts,), generator=g)
-    chosen = cheapest(cost, counts)
+    chosen = cheapest(cost, counts.tolist(), limit=5)
+    assert torch.equal(chosen, cheapest(cost, counts, limit=5))
     assert torch.equal(chosen.sum(0), counts)
     for gt in range(num_gts):
         taken = chosen[:, gt]
@@ -82,13 +89,24 @@ def test_dynamic_k_matching(seed, num_priors, num_gts, topk):
     for gt in allowed.nonzero().flatten().tolist():
         largest = iou[:, gt].sort(descending=True).values[:topk]
         count = max(1, int(largest.sum()))
-        assert dynamic_k(iou, topk)[gt] == int(largest.sum())
+        assert dynamic_k(largest[:, None]) == int(largest.sum())
         for prior in cost[:, gt].argsort()[:count].tolist():
             taken[prior].append(gt)
     expected = [-1 if not by else by[0] if len(by) == 1 else None for by in taken]
     masked = cost.masked_fill(~allowed, float("inf"))
     expected = [masked[prior].argmin().item() if gt is None else gt for prior, gt in enumerate(expected)]
-    assert match_dynamic_k(cost, iou, allowed, topk).tolist() == expected
+    for budget in (1, 10**9):
+        with limit_memory(budget):
+            matched, matched_iou = match_dynamic_k(
+                lambda block: iou.T[block],
+                lambda block, _: cost.T[block].clone(),
+                torch.ones(num_priors, dtype=torch.bool),
+                allowed,
+                topk,
+            )
+        assert matched.tolist() == expected
+        own = iou.gather(1, matched.clamp(min=0)[:, None])[:, 0]
+        assert torch.equal(matched_iou, torch.where(matched >= 0, own, 0))
 
 
 @settings(deadline=None)
@@ -106,9 +124,10 @@ def test_costs_that_are_not_finite_are_refused():
         linear_assignment(torch.tensor([[float("nan"), 1.0]]))
 
 
-@given(st.integers(0, 50), st.integers(1, 100), st.integers(0, 300))
+@given(st.integers(0, 50), st.integers(1, 100), st.integers(1, 300))
 def test_blocks_cover_all_rows_once(num_rows, bytes_per_row, budget):
-    slices = list(split_rows(num_rows, bytes_per_row, budget))
+    with limit_memory(budget):
+        slices = split(num_rows, bytes_per_row, torch.device("cpu"))
     assert [row for piece in slices for row in range(num_rows)[piece]] == list(range(num_rows))
     assert all(
         piece.stop - piece.start == 1 or (piece.stop - piece.start) * bytes_per_row <= budget for piece in slices

@@ -12,11 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from visdet_assigners.assigners.max_iou import MaxIoUAssigner, Threshold, threshold_band
-from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, to_assign_result
-from visdet_assigners.functional.resolve import best_priors
+from visdet_assigners.assigners.max_iou import MaxIoUAssigner
+from visdet_assigners.assigners.memory import within_memory
+from visdet_assigners.assignment import NEGATIVE
 from visdet_assigners.functional.tensors import as_float32
 from visdet_assigners.registry import register
 
@@ -30,8 +29,8 @@ class AscendAssignResult:
         batch_pos_mask: (B, N) int32, 1 for positives.
         batch_neg_mask: (B, N) int32, 1 for negatives; priors with neither are ignored.
         batch_max_overlaps: (B, N), best IoU of each prior, -1 where it is not valid.
-        batch_anchor_gt_indes: (B, N) int64 from 0, the matched ground truth, and for other priors the one that they
-            overlap most: never negative, since heads gather with it.
+        batch_anchor_gt_indes: (B, N) int64 from 0, the matched ground truth, and 0 for other priors: never negative,
+            since heads gather with it.
         batch_anchor_gt_labels: (B, N), its class, or None.
     """
 
@@ -42,43 +41,6 @@ class AscendAssignResult:
     batch_anchor_gt_indes: Tensor | None = None
     batch_anchor_gt_labels: Tensor | None = None
     _extra_properties: dict[str, Any] = field(default_factory=dict)
-
-
-def max_iou_padded(
-    iou: Tensor,
-    pos_iou_thr: float,
-    neg_iou_thr: Threshold,
-    min_pos_iou: float = 0.0,
-    gt_max_assign_all: bool = True,
-    match_low_quality: bool = True,
-    ignored: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """MaxIoU over a batch of padded images; the rule and the other arguments are those of ``match_by_iou``.
-
-    Args:
-        iou: (B, N, M); padding ground truths overlap nothing; M at least 1, N at least 1.
-        pos_iou_thr: see there.
-        neg_iou_thr: see there.
-        min_pos_iou: see there.
-        gt_max_assign_all: see there.
-        match_low_quality: see there.
-        ignored: (B, N) bool, priors to leave out, padding among them.
-
-    Returns:
-        (B, N) each: positive and negative, bool; best IoU, -1 where ignored; and the ground truth, never negative.
-    """
-    if ignored is not None:
-        iou = iou.masked_fill(ignored[..., None], -1)
-    quality, gt_index = iou.max(dim=-1)  # (B, N)
-    low, high = threshold_band(neg_iou_thr)
-    positive = quality >= pos_iou_thr
-    if match_low_quality:
-        best_iou = iou.amax(dim=-2)  # (B, M)
-        taken_by = best_priors(iou, (best_iou >= min_pos_iou) & (best_iou > 0), gt_max_assign_all)
-        positive = positive | (taken_by >= 0)
-        gt_index = torch.where(taken_by >= 0, taken_by, gt_index)
-    negative = (quality >= low) & (quality < high) & ~positive
-    return positive, negative, quality, gt_index
 
 
 @register
@@ -103,6 +65,7 @@ class AscendMaxIoUAssigner(MaxIoUAssigner):
         ([[1, 0]], [[0, 1]])
     """
 
+    @within_memory
     def assign(  # type: ignore[override]
         self,
         pred_instances: Any = None,
@@ -178,78 +141,14 @@ class AscendMaxIoUAssigner(MaxIoUAssigner):
                 self.fail(f"{name} must have shape (images, boxes, 4) without empty dimensions, got {shape}")
             self.check_finite(boxes, name)
         priors, gts = as_float32(priors), as_float32(gts)
-        ignored = None if valid is None else ~valid
-        if self.ignore_iof_thr > 0 and regions is not None and regions.numel():
-            if self.ignore_wrt_candidates:
-                covered = self.overlaps(priors, as_float32(regions), mode="iof").amax(dim=2)
-            else:
-                covered = self.overlaps(as_float32(regions), priors, mode="iof").amax(dim=1)
-            in_region = covered > self.ignore_iof_thr
-            ignored = in_region if ignored is None else ignored | in_region
-        positive, negative, quality, gt_index = max_iou_padded(
-            self.overlaps(gts, priors).mT,
-            self.pos_iou_thr,
-            self.neg_iou_thr,
-            self.min_pos_iou,
-            self.gt_max_assign_all,
-            self.match_low_quality,
-            ignored,
-        )
+        regions = None if regions is None else as_float32(regions)
+        decided, quality = self.match_padded(priors, priors[..., None, :], gts, regions, valid)
+        gt_index = decided.clamp(min=0)
         return AscendAssignResult(
             num_gts,
-            positive.int(),
-            negative.int(),
+            (decided >= 0).int(),
+            (decided == NEGATIVE).int(),
             quality,
             gt_index,
             None if labels is None else labels.gather(1, gt_index),
         )
-
-    @torch.no_grad()
-    def assign_images(
-        self, pred_list: Sequence[Any], gt_list: Sequence[Any], ignore_list: Sequence[Any] | None = None
-    ) -> list[AssignResult]:
-        """Assign a list of images at once, equal to assigning them one by one.
-
-        Args:
-            pred_list: B instances with ``priors`` (N_i, 4).
-            gt_list: B instances with ``bboxes`` (M_i, 4) and ``labels`` (M_i,).
-            ignore_list: B instances with ``bboxes`` or None; or None.
-        """
-        ignore_list = [None] * len(pred_list) if ignore_list is None else ignore_list
-        if not len(pred_list) == len(gt_list) == len(ignore_list):
-            self.fail(
-                f"{len(pred_list)} images of priors, {len(gt_list)} of ground truths, {len(ignore_list)} of regions"
-            )
-        if not pred_list:
-            return []
-        priors = [self.read(pred, "pred_instances", "priors", columns=4)[:, :4] for pred in pred_list]
-        truths = [self.read_ground_truths(gt) for gt in gt_list]
-        regions = [
-            priors[0].new_zeros(0, 4)
-            if ignore is None
-            else self.read(ignore, "gt_instances_ignore", "bboxes", columns=4)[:, :4]
-            for ignore in ignore_list
-        ]
-        # One box of no area behind the last, so that there is always something to compare with.
-        blank = priors[0].new_zeros(1, 4)
-        padded_priors = pad_sequence([torch.cat([boxes, blank]) for boxes in priors], batch_first=True)
-        counts = torch.tensor([len(boxes) for boxes in priors], device=blank.device)
-        valid = torch.arange(padded_priors.shape[1], device=blank.device) < counts[:, None]
-        result = self.assign_padded(
-            padded_priors,
-            pad_sequence([torch.cat([boxes[:, :4], blank]) for boxes, _ in truths], batch_first=True),
-            pad_sequence([torch.cat([boxes, blank]) for boxes in regions], batch_first=True),
-            valid=valid,
-        )
-        results = []
-        for image, (boxes, (_, labels)) in enumerate(zip(priors, truths)):
-            count = len(boxes)
-            negative, positive = result.batch_neg_mask[image, :count] > 0, result.batch_pos_mask[image, :count] > 0
-            quality = result.batch_max_overlaps[image, :count]
-            if len(labels) == 0:  # background, whatever the thresholds, but for ignore regions
-                negative = quality >= 0
-            assert result.batch_anchor_gt_indes is not None
-            matched = result.batch_anchor_gt_indes[image, :count]
-            gt_index = torch.where(positive, matched, torch.where(negative, NEGATIVE, IGNORED))
-            results.append(to_assign_result(Assignment(gt_index, quality), labels))
-        return results

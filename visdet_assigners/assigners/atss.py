@@ -7,17 +7,21 @@ arXiv:2107.02963, section 3.2.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
+from visdet_assigners.assigners.memory import within_memory
 from visdet_assigners.assignment import IGNORED, Assignment, AssignResult, all_negative, to_assign_result
-from visdet_assigners.functional.boxes import border_distance, box_center, box_iou, center_distance
+from visdet_assigners.functional.blocks import split
+from visdet_assigners.functional.boxes import border_distance, box_center, center_distance
+from visdet_assigners.functional.overlaps import overlaps_of_pairs
 from visdet_assigners.functional.resolve import keep_best
 from visdet_assigners.functional.select import nearest_per_level
+from visdet_assigners.functional.tensors import evenly
 from visdet_assigners.registry import register
 
 FAR = 1e8
@@ -32,7 +36,7 @@ def atss(
     level_sizes: Sequence[int],
     topk: int = 9,
     ignored: Tensor | None = None,
-    quality: Tensor | None = None,
+    quality_of: Callable[[slice, Tensor], Tensor] | None = None,
 ) -> Assignment:
     """Match priors to the ground truths of one image by adaptive thresholds.
 
@@ -47,10 +51,11 @@ def atss(
         topk: candidates per level and ground truth; a smaller level gives all it has.
         ignored: (N,) bool, priors to leave out of the loss.  They are candidates only where a level has fewer than
             ``topk`` others, and then a match wins over the mark.
-        quality: (N, M), what takes the place of the IoU, as ``ddod_quality`` does; None computes the IoU.
+        quality_of: what takes the place of the IoU, as ``ddod_quality`` does: from a block of ground truths and the
+            candidates (m, K) of each, rows of ``priors``, to their quality (m, K); None computes the IoU.
 
     Returns:
-        Assignment with ``quality`` = IoU (or the given quality) with the matched box, 0 elsewhere.
+        Assignment with ``quality`` = IoU (or the other quality) with the matched box, 0 elsewhere.
 
     The standard deviation is the unbiased one, as in the published code.  ``topk`` counts priors; the published code
     counts locations, each with all its anchors.  Differs from mmdet: quality is 0 where nothing is matched (mmdet:
@@ -68,12 +73,17 @@ def atss(
     if num_gts == 0 or num_priors == 0:
         return Assignment(background, priors.new_zeros(num_priors))
 
-    quality = box_iou(priors, gts) if quality is None else quality  # (N, M)
-    distance = center_distance(priors, gts)  # (N, M)
-    if ignored is not None:
-        distance = distance.masked_fill(ignored[:, None], FAR)
-    candidates = nearest_per_level(distance, level_sizes, topk)  # (K, M), rows of N
-    candidate_quality = quality.gather(0, candidates)  # (K, M)
+    chosen, qualities = [], []
+    for block in split(num_gts, 3 * priors.element_size() * num_priors, priors.device):
+        distance = center_distance(gts[block], priors)  # (m, N)
+        if ignored is not None:
+            distance.masked_fill_(ignored, FAR)
+        chosen.append(nearest_per_level(distance, level_sizes, topk))
+        near = chosen[-1]
+        qualities.append(quality_of(block, near) if quality_of else overlaps_of_pairs(priors, gts[block], near))
+    # Turned back, since the order in which a mean adds depends on the layout.
+    candidates = torch.cat(chosen).T.contiguous()  # (K, M), rows of N
+    candidate_quality = torch.cat(qualities).T.contiguous()  # (K, M)
     threshold = candidate_quality.mean(0) + candidate_quality.std(0)  # (M,)
 
     x, y = box_center(priors)
@@ -88,19 +98,19 @@ def atss(
     )
 
 
-def ddod_quality(iou: Tensor, logits: Tensor, labels: Tensor, alpha: float) -> Tensor:
+def ddod_quality(iou: Tensor, logits: Tensor, alpha: float) -> Tensor:
     """DDOD's measure of a match, from predictions: score^(1 - alpha) * IoU^alpha.
 
     Args:
-        iou: (N, M) of the predicted boxes with the ground truths.
-        logits: (N, C).
-        labels: (M,) classes of the ground truths.
+        iou: (...) of predicted boxes with ground truths.
+        logits: (...) of the ground truths' classes.
         alpha: share of the IoU, 0 to 1.
 
     Returns:
-        (N, M), from 0 to 1.
+        (...), from 0 to 1.
     """
-    return logits[:, labels].sigmoid() ** (1 - alpha) * iou**alpha
+    score = evenly(lambda logit: logit.sigmoid() ** (1 - alpha), logits)
+    return score * evenly(lambda overlap: overlap**alpha, iou)
 
 
 @register
@@ -123,8 +133,16 @@ class ATSSAssigner(OverlapMixin, BaseAssigner):
     """
 
     def __init__(
-        self, topk: int, alpha: float | None = None, iou_calculator: Any = None, ignore_iof_thr: float = -1
+        self,
+        topk: int,
+        alpha: float | None = None,
+        iou_calculator: Any = None,
+        ignore_iof_thr: float = -1,
+        *,
+        memory_budget: int | None = None,
+        compile: bool = False,
     ) -> None:
+        super().__init__(memory_budget, compile)
         if topk < 1:
             self.fail(f"topk is {topk}; at least 1 candidate per level is needed")
         self.topk = topk
@@ -132,6 +150,7 @@ class ATSSAssigner(OverlapMixin, BaseAssigner):
         self.ignore_iof_thr = ignore_iof_thr
         self.build_calculator(iou_calculator)
 
+    @within_memory
     @torch.no_grad()
     def assign(
         self,
@@ -170,35 +189,39 @@ class ATSSAssigner(OverlapMixin, BaseAssigner):
                 "does the head filter priors outside the image?"
             )
         gts, labels = self.read_ground_truths(gt_instances)
-        regions = None
-        if gt_instances_ignore is not None:
-            regions = self.read(gt_instances_ignore, "gt_instances_ignore", "bboxes", columns=4)
         assignment = atss(
             priors,
             gts,
             num_level_priors,
             self.topk,
-            self.ignored_priors(priors, regions),
-            self._quality(pred_instances, priors, gts, labels),
+            self.ignored_priors(priors, self.read_regions(gt_instances_ignore)),
+            self._quality_of(pred_instances, priors, gts[:, :4], labels),
         )
         return to_assign_result(assignment, labels)
 
-    def _quality(self, pred_instances: Any, priors: Tensor, gts: Tensor, labels: Tensor) -> Tensor:
+    def _quality_of(
+        self, pred_instances: Any, priors: Tensor, gts: Tensor, labels: Tensor
+    ) -> Callable[[slice, Tensor], Tensor]:
         has_predictions = hasattr(pred_instances, "scores") and hasattr(pred_instances, "bboxes")
         if self.alpha is None:
             if has_predictions:
                 warnings.warn(
                     "ATSSAssigner: pred_instances has scores and bboxes, which are not used without alpha; "
                     "set alpha for DDOD's measure",
-                    stacklevel=3,
+                    stacklevel=4,
                 )
-            return self.overlaps(priors, gts)
+            return lambda block, near: self.overlaps_at(priors, gts[block], near)
         if not has_predictions:
             self.fail(
                 f"alpha is {self.alpha}, which needs scores and bboxes in pred_instances; use DDODHead or alpha=None"
             )
+        alpha = self.alpha
         scores = self.read(pred_instances, "pred_instances", "scores", columns=1)
         boxes = self.read(pred_instances, "pred_instances", "bboxes", columns=4)
         self.check_lengths(priors=priors, scores=scores, bboxes=boxes)
         self.check_labels(labels, scores.shape[1])
-        return ddod_quality(self.overlaps(boxes, gts), scores, labels, self.alpha)
+
+        def quality_of(block: slice, near: Tensor) -> Tensor:
+            return ddod_quality(self.overlaps_at(boxes, gts[block], near), scores[near, labels[block, None]], alpha)
+
+        return quality_of

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from torch import Tensor
 
 from visdet_assigners.assignment import AssignResult
+from visdet_assigners.functional.blocks import static_shapes
 from visdet_assigners.functional.tensors import as_float32, as_tensor, finite_fault, label_fault
 from visdet_assigners.iou_calculators import BboxOverlaps2D, IoUCalculator
 from visdet_assigners.registry import adopt, build
@@ -20,7 +21,27 @@ class BaseAssigner(ABC):
     Subclasses read the fields they need with the methods below, call a pure function, and convert its ``Assignment``.
     Errors are raised for mistakes of the caller and name the assigner, the field and, where it is known, the image.
     Values are checked on CPU only: on a device each check would wait for it.
+
+    Args:
+        memory_budget: bytes that the temporaries of one block may take; the package's budget if None, see
+            ``functional.blocks``.
+        compile: whether ``torch.compile`` compiles the assignment, which needs a compiler and takes a minute; without
+            one it says so once and goes on uncompiled.
+
+    Every assigner takes these two as keywords.
+
+    Raises:
+        ValueError: ``memory_budget`` isn't positive.
     """
+
+    told_of_memory = False
+    """Whether this assigner has warned that a device ran out of memory."""
+
+    def __init__(self, memory_budget: int | None = None, compile: bool = False) -> None:
+        if memory_budget is not None and memory_budget < 1:
+            self.fail(f"memory_budget is {memory_budget}; give a positive number of bytes")
+        self.memory_budget = memory_budget
+        self.compile = compile
 
     def __new__(cls, *args: Any, **kwargs: Any) -> BaseAssigner:  # noqa: D102
         adopt(cls)
@@ -29,6 +50,40 @@ class BaseAssigner(ABC):
     @abstractmethod
     def assign(self, *args: Any, **kwargs: Any) -> AssignResult:
         """Assign the priors of one image; the arguments are mmdet's for the class of the same name."""
+
+    def assign_batch(
+        self,
+        pred_list: Sequence[Any],
+        gt_list: Sequence[Any],
+        ignore_list: Sequence[Any] | None = None,
+        img_metas: Sequence[Mapping[str, Any]] | None = None,
+        **shared: Any,
+    ) -> list[AssignResult]:
+        """Assign B images; the same as ``assign`` for each, which is what it is here.
+
+        Args:
+            pred_list: ``pred_instances`` of each image.
+            gt_list: ``gt_instances`` of each image.
+            ignore_list: ``gt_instances_ignore`` of each image, or None.
+            img_metas: ``img_meta`` of each image, or None.
+            **shared: further arguments of ``assign``, the same for all images, as ``num_level_priors``.
+        """
+        images = self.images_of(pred_list, gt_list, ignore_list, img_metas)
+        return [
+            self.assign(pred_instances=pred, gt_instances=gt, gt_instances_ignore=ignore, img_meta=meta, **shared)
+            for pred, gt, ignore, meta in images
+        ]
+
+    def images_of(self, pred_list: Sequence[Any], *others: Sequence[Any] | None) -> list[tuple[Any, ...]]:
+        """Turn lists over images into what each image has, None where a list is None.
+
+        Raises:
+            ValueError: the lists have different lengths.
+        """
+        lengths = [len(pred_list), *(len(other) for other in others if other is not None)]
+        if len(set(lengths)) > 1:
+            self.fail(f"assign_batch got lists of different lengths: {lengths}; each image needs one of each")
+        return list(zip(pred_list, *([None] * len(pred_list) if other is None else other for other in others)))
 
     def fail(self, message: str, img_meta: Mapping[str, Any] | None = None) -> NoReturn:
         """Raise ``ValueError`` with the name of the assigner in front and of the image behind."""
@@ -69,12 +124,18 @@ class BaseAssigner(ABC):
         labels = self.read(gt_instances, "gt_instances", "labels")
         if len(boxes) != len(labels):
             self.fail(f"gt_instances has {len(boxes)} bboxes and {len(labels)} labels")
-        if boxes.device.type == "cpu" and len(boxes):
+        if not static_shapes(boxes.device) and len(boxes):
             inverted = (boxes[:, 2:4] < boxes[:, :2]).any(dim=1)
             if inverted.any():
                 first = int(inverted.nonzero()[0])
                 self.fail(f"gt_instances.bboxes[{first}] is {boxes[first].tolist()}, not x1 <= x2, y1 <= y2")
         return boxes, labels
+
+    def read_regions(self, gt_instances_ignore: Any) -> Tensor | None:
+        """Boxes (R, 4) xyxy of the ignore regions, None where there are no instances of them."""
+        if gt_instances_ignore is None:
+            return None
+        return self.read(gt_instances_ignore, "gt_instances_ignore", "bboxes", columns=4)
 
     def count(self, instances: Any) -> int:
         """Number of instances, of ``InstanceData`` or of anything with tensors as attributes."""
@@ -96,7 +157,7 @@ class BaseAssigner(ABC):
 
     def check_probabilities(self, scores: Tensor) -> None:
         """Raise if scores on CPU are not probabilities."""
-        if scores.device.type == "cpu" and scores.numel():
+        if not static_shapes(scores.device) and scores.numel():
             low, high = scores.aminmax()
             if low < 0 or high > 1:
                 wrong = low if low < 0 else high
@@ -113,25 +174,44 @@ class OverlapMixin:
         """Set ``iou_calculator`` from a configuration, an object, or None for plain IoU."""
         self.iou_calculator = BboxOverlaps2D() if iou_calculator is None else build(iou_calculator)
 
+    @property
+    def reach(self) -> float | None:
+        """Pixels from which on boxes apart overlap by exactly 0; None where the calculator doesn't say."""
+        return getattr(self.iou_calculator, "reach", None)
+
     def overlaps(self, boxes1: Tensor, boxes2: Tensor, mode: str = "iou") -> Tensor:
         """Pairwise overlaps, (A, B), at least in float32."""
         return as_float32(self.iou_calculator(boxes1, boxes2, mode=mode))
+
+    def overlaps_at(self, boxes: Tensor, gts: Tensor, candidates: Tensor) -> Tensor:
+        """Overlaps of ground truths with some boxes each, (M, K).
+
+        Args:
+            boxes: (N, 4) xyxy.
+            gts: (M, 4) xyxy.
+            candidates: (M, K) int64, rows of ``boxes``.
+        """
+        calculator: Any = self.iou_calculator
+        if getattr(calculator, "takes_pairs", False):
+            pairs = boxes[candidates]  # (M, K, 4)
+            return as_float32(calculator(pairs, gts[:, None].expand_as(pairs), is_aligned=True))
+        return self.overlaps(boxes, gts).T.gather(1, candidates)
 
     def ignored_priors(self, priors: Tensor, regions: Tensor | None, wrt_candidates: bool = True) -> Tensor | None:
         """Which priors lie in ignore regions: IoF above ``ignore_iof_thr``, strictly.
 
         Args:
-            priors: (N, 4) xyxy.
-            regions: (R, 4) xyxy or None.
+            priors: (..., N, 4) xyxy.
+            regions: (..., R, 4) xyxy or None.
             wrt_candidates: the intersection over the area of the prior; otherwise over that of the region.
 
         Returns:
-            (N,) bool, or None where ignoring is off or there are no regions.
+            (..., N) bool, or None where ignoring is off or there are no regions.
         """
-        if self.ignore_iof_thr <= 0 or regions is None or not len(regions) or not len(priors):
+        if self.ignore_iof_thr <= 0 or regions is None or not regions.numel() or not priors.numel():
             return None
         if wrt_candidates:
-            covered = self.overlaps(priors, regions, mode="iof").amax(dim=1)
+            covered = self.overlaps(priors, regions, mode="iof").amax(dim=-1)
         else:
-            covered = self.overlaps(regions, priors, mode="iof").amax(dim=0)
+            covered = self.overlaps(regions, priors, mode="iof").amax(dim=-2)
         return covered > self.ignore_iof_thr

@@ -5,15 +5,17 @@ Zhu et al., FSAF, CVPR 2019, arXiv:1903.00621, section 3.1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
+from visdet_assigners.assigners.memory import within_memory
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, all_negative, to_assign_result
-from visdet_assigners.functional.boxes import border_distance, box_area
+from visdet_assigners.functional.boxes import border_distance, box_area, box_overlaps
+from visdet_assigners.functional.overlaps import near_blocks
 from visdet_assigners.registry import register
 
 
@@ -23,22 +25,17 @@ def scale_boxes(boxes: Tensor, scale: float) -> Tensor:
     return torch.cat([center - half, center + half], dim=1)
 
 
-def smallest_claim(claims: Tensor, gts: Tensor) -> Tensor:
-    """The smallest ground truth that claims each prior: (N, M) bool, (M, 4) -> (N,) int64, -1 where none does."""
-    rank = box_area(gts).sort(descending=True).indices.argsort()  # (M,), the smallest has the highest
-    best = torch.where(claims, rank, -1).max(dim=1)
-    return torch.where(best.values >= 0, best.indices, NEGATIVE)
-
-
 def center_region(
     priors: Tensor,
     gts: Tensor,
     labels: Tensor,
-    core_iof: Tensor,
-    shadow_iof: Tensor,
+    pos_scale: float,
+    neg_scale: float,
     min_pos_iof: float = 0.01,
     foreground_dominate: bool = False,
     ignored: Tensor | None = None,
+    overlaps: Callable[..., Tensor] = box_overlaps,
+    reach: float | None = 0.0,
 ) -> Assignment:
     """Match priors to the ground truths whose cores they lie in.
 
@@ -50,41 +47,52 @@ def center_region(
         priors: (N, 4) xyxy; N may be 0.
         gts: (M, 4) xyxy; M may be 0.
         labels: (M,) classes.
-        core_iof: (N, M) intersection of priors with the cores over the prior's area.
-        shadow_iof: (N, M), with the shadow regions.
+        pos_scale: size of the core in parts of the box.
+        neg_scale: size of the shadow region in parts of the box.
         min_pos_iof: share of the prior.
         foreground_dominate: a prior that is positive and in the shadow of a box of the same class stays positive;
             otherwise it becomes negative.
         ignored: (N,) bool, priors to leave out of the loss.
+        overlaps: gives the (n, m) overlaps of priors and regions, in the mode "iof".
+        reach: pixels from which on boxes apart overlap by exactly 0, None if unknown.
 
     Returns:
         Assignment without ``quality``; ``extras['shadowed_labels']`` (S, 2) int64 are pairs (prior, class), shadow
-        regions first, then those who lost.
+        regions first, then those who lost.  Their number depends on the data: on a device each block waits once.
     """
-    center = (priors[:, 2:4] + priors[:, :2]) / 2  # (N, 2)
-    in_core = (border_distance(center[:, :1], center[:, 1:], gts) > 0) & (core_iof > min_pos_iof)  # (N, M)
-    in_shadow = (shadow_iof > min_pos_iof) & ~in_core
     if len(gts) == 0 or len(priors) == 0:
         gt_index = all_negative(len(priors), priors)
-        shadows = gt_index.new_zeros(0, 2)
-    else:
-        gt_index = smallest_claim(in_core, gts)
-        lost = in_core & (torch.arange(len(gts), device=gts.device) != gt_index[:, None])
-        shadows = torch.cat([in_shadow.nonzero(), lost.nonzero()])  # (S, 2): prior, ground truth
-    if ignored is not None:
-        gt_index = gt_index.masked_fill(ignored, IGNORED)
-    if len(shadows):
-        prior, shadow_class = shadows[:, 0], labels[shadows[:, 1]].long()
-        own = gt_index[prior]
-        both = (own >= 0) & (labels[own.clamp(min=0)] == shadow_class)
-        shadows = torch.stack([prior, shadow_class], dim=1)
+        gt_index = gt_index if ignored is None else gt_index.masked_fill(ignored, IGNORED)
+        return Assignment(gt_index, None, {"shadowed_labels": gt_index.new_zeros(0, 2)})
+    cores, regions = scale_boxes(gts, pos_scale), scale_boxes(gts, neg_scale)
+    rank = box_area(gts).sort(descending=True).indices.argsort()  # (M,), the smallest has the highest
+    around = torch.cat([torch.minimum(gts, regions)[:, :2], torch.maximum(gts, regions)[:, 2:]], dim=1)
+    blocks = near_blocks(priors[:, None], around, 8, reach if min_pos_iof >= 0 else None)
+    indices, shadows = [], []
+    for block in blocks:
+        here = slice(None) if block.columns is None else block.columns
+        own, number = priors[block.rows], torch.arange(len(gts), device=gts.device)[here]  # (n, 4), (m,)
+        center = (own[:, 2:4] + own[:, :2]) / 2  # (n, 2)
+        in_core = border_distance(center[:, :1], center[:, 1:], gts[here]) > 0  # (n, m)
+        in_core &= overlaps(own, cores[here], mode="iof") > min_pos_iof
+        in_shadow = (overlaps(own, regions[here], mode="iof") > min_pos_iof) & ~in_core
+        gt_index = all_negative(len(own), own)
+        if len(number):
+            best = torch.where(in_core, rank[here], -1).max(dim=1)
+            gt_index = torch.where(best.values >= 0, number[best.indices], NEGATIVE)
+        shadowed = torch.stack([in_shadow, in_core & (number != gt_index[:, None])])  # (2, n, m)
+        gt_index = gt_index if ignored is None else gt_index.masked_fill(ignored[block.rows], IGNORED)
+        same = (gt_index >= 0)[:, None] & (labels[here] == labels[gt_index.clamp(min=0)][:, None])
         if foreground_dominate:
-            shadows = shadows[~both]
+            shadowed &= ~same
         else:
-            demoted = torch.zeros_like(gt_index, dtype=torch.bool)
-            demoted[prior[both]] = True
-            gt_index = gt_index.masked_fill(demoted, NEGATIVE)
-    return Assignment(gt_index, None, {"shadowed_labels": shadows})
+            gt_index = gt_index.masked_fill((shadowed & same).any(dim=2).any(dim=0), NEGATIVE)
+        kind, prior, gt = shadowed.nonzero().unbind(1)
+        indices.append(gt_index)
+        shadows.append(torch.stack([kind, prior + block.rows.start, labels[here][gt].long()]))
+    kind, prior, shadow_class = torch.cat(shadows, dim=1)
+    shadow = torch.stack([prior, shadow_class], dim=1)[kind.argsort(stable=True)]
+    return Assignment(torch.cat(indices), None, {"shadowed_labels": shadow})
 
 
 @register
@@ -108,7 +116,11 @@ class CenterRegionAssigner(OverlapMixin, BaseAssigner):
         ignore_gt_scale: float = 0.5,
         foreground_dominate: bool = False,
         iou_calculator: Any = None,
+        *,
+        memory_budget: int | None = None,
+        compile: bool = False,
     ) -> None:
+        super().__init__(memory_budget, compile)
         self.pos_scale = pos_scale
         self.neg_scale = neg_scale
         self.min_pos_iof = min_pos_iof
@@ -116,6 +128,7 @@ class CenterRegionAssigner(OverlapMixin, BaseAssigner):
         self.foreground_dominate = foreground_dominate
         self.build_calculator(iou_calculator)
 
+    @within_memory
     @torch.no_grad()
     def assign(
         self,
@@ -145,19 +158,21 @@ class CenterRegionAssigner(OverlapMixin, BaseAssigner):
         priors = self.read(pred_instances, "pred_instances", "priors", columns=4)
         gts, labels = self.read_ground_truths(gt_instances)
         ignored = None
-        if gt_instances_ignore is not None:
-            regions = self.read(gt_instances_ignore, "gt_instances_ignore", "bboxes", columns=4)
+        regions = self.read_regions(gt_instances_ignore)
+        if regions is not None:
             center = (priors[:, 2:4] + priors[:, :2]) / 2
             inner = scale_boxes(regions, self.ignore_gt_scale)
             ignored = (border_distance(center[:, :1], center[:, 1:], inner) > 0).any(dim=1)
         assignment = center_region(
-            priors,
-            gts,
+            priors[:, :4],
+            gts[:, :4],
             labels,
-            self.overlaps(priors, scale_boxes(gts, self.pos_scale), mode="iof"),
-            self.overlaps(priors, scale_boxes(gts, self.neg_scale), mode="iof"),
+            self.pos_scale,
+            self.neg_scale,
             self.min_pos_iof,
             self.foreground_dominate,
             ignored,
+            self.overlaps,
+            self.reach,
         )
         return to_assign_result(assignment, labels)

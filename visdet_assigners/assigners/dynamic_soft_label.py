@@ -5,18 +5,21 @@ Lyu et al., RTMDet, arXiv:2212.07784, section 3.3.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
-from visdet_assigners.assigners.sim_ota import settle
+from visdet_assigners.assigners.memory import within_memory
+from visdet_assigners.assigners.sim_ota import any_ground_truth, match_candidates
 from visdet_assigners.assignment import Assignment, AssignResult, all_negative, to_assign_result
-from visdet_assigners.functional.boxes import border_distance, box_area, box_center
-from visdet_assigners.functional.costs import soft_label_cost
+from visdet_assigners.functional.boxes import border_distance, box_area, box_center, box_iou
+from visdet_assigners.functional.costs import soft_label_cost, soft_label_terms
 from visdet_assigners.functional.masks import center_of_mass
+from visdet_assigners.functional.overlaps import Overlaps
+from visdet_assigners.functional.tensors import evenly
 from visdet_assigners.registry import register
 
 EPS = 1e-7
@@ -26,12 +29,13 @@ def dynamic_soft_label(
     points: Tensor,
     gts: Tensor,
     labels: Tensor,
-    iou: Tensor,
+    boxes: Tensor,
     logits: Tensor,
     centers: Tensor | None = None,
     soft_center_radius: float = 3.0,
     topk: int = 13,
     iou_weight: float = 3.0,
+    overlaps: Overlaps = box_iou,
 ) -> Assignment:
     """Match points to the ground truths of one image by the cost of their predictions.
 
@@ -43,33 +47,40 @@ def dynamic_soft_label(
         points: (N, 3 or more) x, y and stride, pixels; N may be 0.
         gts: (M, 4) xyxy, pixels; M may be 0.
         labels: (M,) classes.
-        iou: (N, M) of the predicted boxes with the ground truths.
+        boxes: (N, 4) xyxy, predicted.
         logits: (N, C).
         centers: (M, 2) x and y of the ground truths where they are not the middles of the boxes.
         soft_center_radius: distance in strides at which the centre's cost is 1.
         topk: IoUs that are summed.
         iou_weight: weight of the IoU cost.
+        overlaps: gives the (m, N) IoUs of ground truths and predicted boxes.
 
     Returns:
         Assignment with ``quality`` = IoU of the predicted with the matched box, 0 elsewhere.
 
     Differs from mmdet: a box of no area gets no positive, and quality is 0 where nothing is matched (mmdet: -1e8).
     """
-    num_points, num_gts = iou.shape
-    if num_gts == 0 or num_points == 0:
-        return Assignment(all_negative(num_points, iou), iou.new_zeros(num_points, dtype=torch.float32))
-    has_area = box_area(gts) > 0
-    inside = (border_distance(points[:, :1], points[:, 1:2], gts) > 0) & has_area  # (N, M)
-    candidates = inside.any(dim=1).nonzero()[:, 0]
-    points, iou = points[candidates], iou[candidates]
+    if len(gts) == 0 or len(points) == 0:
+        return Assignment(all_negative(len(points), points), points.new_zeros(len(points), dtype=torch.float32))
+    x, y, stride = points[:, :3].T.contiguous()  # (N,) each
     center_x, center_y = box_center(gts) if centers is None else centers.unbind(1)
-    distance = ((points[:, :1] - center_x).pow(2) + (points[:, 1:2] - center_y).pow(2)).sqrt() / points[:, 2:3]
-    cost = (
-        soft_label_cost(logits[candidates], labels, iou)
-        + -torch.log(iou + EPS) * iou_weight
-        + torch.pow(10, distance - soft_center_radius)
-    )
-    return settle(candidates, cost, iou, has_area, topk, num_points)
+
+    def inside(block: Tensor) -> Tensor:
+        return ((border_distance(x, y, block[:, None]) > 0) & (box_area(block)[:, None] > 0)).any(dim=0)
+
+    def costs(rows: Tensor | slice) -> tuple[Callable[[slice], Tensor], Callable[[slice, Tensor], Tensor]]:
+        if_absent = soft_label_terms(logits[rows], torch.zeros_like(logits[rows]))  # (n, C)
+
+        def cost_of(block: slice, iou: Tensor) -> Tensor:
+            square = (x[rows] - center_x[block, None]).pow(2) + (y[rows] - center_y[block, None]).pow(2)
+            distance = square.sqrt() / stride[rows]
+            center_cost = evenly(lambda exponent: torch.pow(10, exponent), distance - soft_center_radius)
+            cls_cost = soft_label_cost(logits[rows], labels[block], iou.T, if_absent).T
+            return cls_cost + -torch.log(iou + EPS) * iou_weight + center_cost
+
+        return lambda block: overlaps(gts[block], boxes[rows]), cost_of
+
+    return match_candidates(any_ground_truth(inside, gts, len(points)), gts, costs, topk)
 
 
 @register
@@ -84,8 +95,16 @@ class DynamicSoftLabelAssigner(OverlapMixin, BaseAssigner):
     """
 
     def __init__(
-        self, soft_center_radius: float = 3.0, topk: int = 13, iou_weight: float = 3.0, iou_calculator: Any = None
+        self,
+        soft_center_radius: float = 3.0,
+        topk: int = 13,
+        iou_weight: float = 3.0,
+        iou_calculator: Any = None,
+        *,
+        memory_budget: int | None = None,
+        compile: bool = False,
     ) -> None:
+        super().__init__(memory_budget, compile)
         if topk < 1:
             self.fail(f"topk is {topk}; at least 1 is needed")
         self.soft_center_radius = soft_center_radius
@@ -93,6 +112,7 @@ class DynamicSoftLabelAssigner(OverlapMixin, BaseAssigner):
         self.iou_weight = iou_weight
         self.build_calculator(iou_calculator)
 
+    @within_memory
     @torch.no_grad()
     def assign(
         self,
@@ -133,11 +153,12 @@ class DynamicSoftLabelAssigner(OverlapMixin, BaseAssigner):
             points,
             gts,
             labels,
-            self.overlaps(boxes, gts),
+            boxes,
             logits,
             None if masks is None else center_of_mass(masks),
             self.soft_center_radius,
             self.topk,
             self.iou_weight,
+            self.overlaps,
         )
         return to_assign_result(assignment, labels)

@@ -13,49 +13,80 @@ from torch import Tensor
 
 from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
 from visdet_assigners.assigners.max_iou import Threshold, threshold_band
+from visdet_assigners.assigners.memory import within_memory
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, all_negative, to_assign_result
-from visdet_assigners.functional.resolve import best_priors
+from visdet_assigners.functional.blocks import static_shapes
+from visdet_assigners.functional.boxes import box_iou
+from visdet_assigners.functional.overlaps import (
+    Overlaps,
+    OverlapTable,
+    best_ground_truths,
+    best_priors,
+    overlap_table,
+)
 from visdet_assigners.registry import register
 
 
 def grid(
-    iou: Tensor,
+    priors: Tensor,
+    gts: Tensor,
     responsible: Tensor,
     pos_iou_thr: float,
     neg_iou_thr: Threshold,
     min_pos_iou: float = 0.0,
     gt_max_assign_all: bool = True,
+    overlaps: Overlaps = box_iou,
+    reach: float | None = 0.0,
 ) -> Assignment:
-    """Match responsible priors by thresholds on given overlaps.
+    """Match responsible priors by thresholds on the overlaps.
 
     A prior is negative when its best IoU is at most ``neg_iou_thr``, and ignored above.  A responsible prior is
     positive for its best ground truth when that IoU is above ``pos_iou_thr``.  Then every ground truth takes the
     responsible prior that overlaps it most; of several ground truths the last wins.
 
     Args:
-        iou: (N, M); either may be 0.
+        priors: (N, 4) xyxy; N may be 0.
+        gts: (M, 4) xyxy; M may be 0.
         responsible: (N,) bool, priors of the cells that hold a centre.
         pos_iou_thr: IoU above which a responsible prior is positive.
         neg_iou_thr: IoU up to which a prior is negative, or (low, high): above low and up to high.
         min_pos_iou: IoU above which a ground truth takes its best prior.
         gt_max_assign_all: a ground truth takes all the priors that share its best IoU; otherwise the first.
+        overlaps: gives the (M, N) overlaps of ground truths and priors.
+        reach: pixels from which on boxes apart overlap by exactly 0, None if unknown.
 
     Returns:
         Assignment with ``quality`` = best IoU of responsible priors, -1 of others.
     """
-    num_priors, num_gts = iou.shape
-    if num_gts == 0 or num_priors == 0:
-        return Assignment(all_negative(num_priors, iou), iou.new_zeros(num_priors))
+    if len(gts) == 0 or len(priors) == 0:
+        return Assignment(all_negative(len(priors), priors), priors.new_zeros(len(priors)))
     low, high = threshold_band(neg_iou_thr)
-    best = iou.amax(dim=1)
+    candidates = priors[:, None]  # (N, 1, 4)
+    best, _, _ = best_ground_truths(overlap_table(candidates, gts, overlaps, reach))
     above_low = best > low if isinstance(neg_iou_thr, Sequence) else best >= low
     gt_index = torch.where(above_low & (best <= high), NEGATIVE, IGNORED)
 
-    iou = iou.masked_fill(~responsible[:, None], -1)
-    quality, best_gt = iou.max(dim=1)
-    gt_index = torch.where((quality > pos_iou_thr) & responsible, best_gt, gt_index)
-    taken_by = best_priors(iou, iou.amax(dim=0) > min_pos_iou, gt_max_assign_all)
-    return Assignment(torch.where((taken_by >= 0) & responsible, taken_by, gt_index), quality)
+    if static_shapes(gts.device):
+        table = overlap_table(candidates, gts, overlaps, reach, ignored=~responsible)
+        decided, quality = match_responsible(table, pos_iou_thr, min_pos_iou, gt_max_assign_all)
+        return Assignment(torch.where(responsible & (decided >= 0), decided, gt_index), quality)
+    rows, quality = responsible.nonzero()[:, 0], torch.full_like(best, -1)
+    if len(rows):
+        table = overlap_table(candidates[rows], gts, overlaps, reach)
+        decided, overlap = match_responsible(table, pos_iou_thr, min_pos_iou, gt_max_assign_all)
+        gt_index = gt_index.index_copy(0, rows, torch.where(decided >= 0, decided, gt_index[rows]))
+        quality = quality.index_copy(0, rows, overlap)
+    return Assignment(gt_index, quality)
+
+
+def match_responsible(
+    table: OverlapTable, pos_iou_thr: float, min_pos_iou: float, gt_max_assign_all: bool
+) -> tuple[Tensor, Tensor]:
+    """The positives among responsible priors, (N,) with -1 for the others, and the best overlap of each, (N,)."""
+    quality, best_gt, block_best = best_ground_truths(table)
+    taken_by = best_priors(table, block_best, block_best.amax(dim=0) > min_pos_iou, gt_max_assign_all)
+    gt_index = torch.where(quality > pos_iou_thr, best_gt, -1)
+    return torch.where(taken_by >= 0, taken_by, gt_index), quality
 
 
 @register
@@ -79,7 +110,11 @@ class GridAssigner(OverlapMixin, BaseAssigner):
         min_pos_iou: float = 0.0,
         gt_max_assign_all: bool = True,
         iou_calculator: Any = None,
+        *,
+        memory_budget: int | None = None,
+        compile: bool = False,
     ) -> None:
+        super().__init__(memory_budget, compile)
         self.pos_iou_thr = pos_iou_thr
         self.neg_iou_thr = neg_iou_thr
         self.min_pos_iou = min_pos_iou
@@ -88,6 +123,7 @@ class GridAssigner(OverlapMixin, BaseAssigner):
         if isinstance(neg_iou_thr, Sequence) and len(neg_iou_thr) != 2:
             self.fail(f"neg_iou_thr is {neg_iou_thr!r}; one number or (low, high) is expected")
 
+    @within_memory
     @torch.no_grad()
     def assign(
         self,
@@ -118,11 +154,14 @@ class GridAssigner(OverlapMixin, BaseAssigner):
         gts, labels = self.read_ground_truths(gt_instances)
         self.check_lengths(priors=priors, responsible_flags=responsible)
         assignment = grid(
-            self.overlaps(gts, priors).T,
+            priors[:, :4],
+            gts[:, :4],
             responsible,
             self.pos_iou_thr,
             self.neg_iou_thr,
             self.min_pos_iou,
             self.gt_max_assign_all,
+            self.overlaps,
+            self.reach,
         )
         return to_assign_result(assignment, labels)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from visdet_assigners.assigners.base import BaseAssigner
+from visdet_assigners.assigners.memory import within_memory
 from visdet_assigners.assignment import Assignment, AssignResult, all_negative, to_assign_result
-from visdet_assigners.functional.lsap import linear_assignment
+from visdet_assigners.functional.lsap import InvalidCostError, linear_assignment, linear_assignments
 from visdet_assigners.functional.tensors import as_float32
 from visdet_assigners.registry import build, register
 
@@ -31,9 +32,12 @@ def hungarian(cost: Tensor) -> Assignment:
         >>> hungarian(torch.tensor([[4., 1.], [2., 0.], [3., 2.]])).gt_index
         tensor([ 1,  0, -1])
     """
-    rows, columns = linear_assignment(cost)
-    gt_index = all_negative(len(cost), cost)
-    return Assignment(gt_index.index_copy(0, rows, columns))
+    return matched(cost, *linear_assignment(cost))
+
+
+def matched(cost: Tensor, rows: Tensor, columns: Tensor) -> Assignment:
+    """The assignment that matches rows (P,) and columns (P,) of ``cost`` (N, M) and leaves the other rows negative."""
+    return Assignment(all_negative(len(cost), cost).index_copy(0, rows, columns))
 
 
 @register
@@ -67,7 +71,10 @@ class HungarianAssigner(BaseAssigner):
         cls_cost: Any = None,
         reg_cost: Any = None,
         iou_cost: Any = None,
+        memory_budget: int | None = None,
+        compile: bool = False,
     ) -> None:
+        super().__init__(memory_budget, compile)
         old_form = {"cls_cost": cls_cost, "reg_cost": reg_cost, "iou_cost": iou_cost}
         if match_costs is not None:
             given = [name for name, cost in old_form.items() if cost is not None]
@@ -89,6 +96,7 @@ class HungarianAssigner(BaseAssigner):
         """The costs that count for these predictions; subclasses may leave some out."""
         return self.match_costs
 
+    @within_memory
     @torch.no_grad()
     def assign(
         self,
@@ -116,14 +124,46 @@ class HungarianAssigner(BaseAssigner):
             ValueError: a field is missing, a label is no class of the scores, or a cost is not finite: named with the
                 cost and, where ``img_meta`` tells, the image.
         """
+        return self.match([(pred_instances, gt_instances, img_meta)])[0]
+
+    @within_memory
+    @torch.no_grad()
+    def assign_batch(
+        self,
+        pred_list: Sequence[Any],
+        gt_list: Sequence[Any],
+        ignore_list: Sequence[Any] | None = None,
+        img_metas: Sequence[Mapping[str, Any] | None] | None = None,
+        **shared: Any,
+    ) -> list[AssignResult]:
+        """Match B images, or the decoder layers of B images, with one copy to the host and one back.
+
+        The arguments are those of ``BaseAssigner.assign_batch``.
+        """
+        return self.match(self.images_of(pred_list, gt_list, img_metas))
+
+    def match(self, images: Sequence[tuple[Any, Any, Mapping[str, Any] | None]]) -> list[AssignResult]:
+        """Match images, each given as predictions, ground truths and meta data."""
+        labels = [self.read(gt, "gt_instances", "labels") for _, gt, _ in images]
+        costs = [self.total_cost(*image) for image in images]
+        try:
+            pairs = linear_assignments(costs)
+        except InvalidCostError as error:
+            self.fail(str(error), images[error.problem][2])
+        return [
+            to_assign_result(matched(cost, *pair), own_labels) for cost, pair, own_labels in zip(costs, pairs, labels)
+        ]
+
+    def total_cost(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
+        """Sum of the costs of one image, (N, M); either may be 0."""
         labels = self.read(gt_instances, "gt_instances", "labels")
         num_preds, num_gts = self.count(pred_instances), len(labels)
         if num_preds == 0 or num_gts == 0:
-            return to_assign_result(Assignment(all_negative(num_preds, labels)), labels)
+            return labels.new_zeros(num_preds, num_gts, dtype=torch.float32)
         terms = []
         for match_cost in self.costs_for(pred_instances):
             cost = match_cost(pred_instances=pred_instances, gt_instances=gt_instances, img_meta=img_meta)
             self.check_finite(cost, type(match_cost).__name__, img_meta)
             terms.append(as_float32(cost))
         # Stacked, not added in turn: from five costs on the two differ in the last bit.
-        return to_assign_result(hungarian(torch.stack(terms).sum(dim=0)), labels)
+        return torch.stack(terms).sum(dim=0)

@@ -47,12 +47,15 @@ class MaskHungarianAssigner(HungarianAssigner):
         cls_cost: Any = None,
         mask_cost: Any = None,
         dice_cost: Any = None,
+        *,
+        memory_budget: int | None = None,
+        compile: bool = False,
     ) -> None:
         self.cls_cost = build(cls_cost or {"type": "ClassificationCost"})
         self.mask_cost = build(mask_cost or {"type": "FocalLossCost", "binary_input": True})
         self.dice_cost = build(dice_cost or {"type": "DiceCost"})
 
-        super().__init__([self.cls_cost, self.mask_cost, self.dice_cost])
+        super().__init__([self.cls_cost, self.mask_cost, self.dice_cost], memory_budget=memory_budget, compile=compile)
 
     def costs_for(self, pred_instances: Any) -> list[Any]:
         """The costs of non-zero weight, without the class cost where the predictions have no scores."""

@@ -12,9 +12,18 @@ import torch
 from torch import Tensor
 
 from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
+from visdet_assigners.assigners.memory import within_memory
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, all_negative, to_assign_result
+from visdet_assigners.functional.blocks import static_shapes
 from visdet_assigners.functional.boxes import box_iou
-from visdet_assigners.functional.resolve import best_priors
+from visdet_assigners.functional.overlaps import (
+    OverlapTable,
+    best_ground_truths,
+    best_priors,
+    overlap_table,
+    table_of,
+)
+from visdet_assigners.functional.tensors import as_tensor, padded
 from visdet_assigners.iou_calculators import IoUCalculator
 from visdet_assigners.registry import register
 
@@ -55,9 +64,19 @@ def max_iou(
         >>> max_iou(priors, torch.tensor([[0., 0., 10., 9.]]), 0.5, 0.5).gt_index
         tensor([ 0, -1])
     """
-    return match_by_iou(
-        box_iou(priors, gts), pos_iou_thr, neg_iou_thr, min_pos_iou, gt_max_assign_all, match_low_quality, ignored
-    )
+    thresholds = (pos_iou_thr, neg_iou_thr, min_pos_iou, gt_max_assign_all, match_low_quality)
+    if len(priors) == 0 or len(gts) == 0:
+        return nothing_to_match(len(priors), priors, ignored)
+    table = overlap_table(priors[:, None], gts, box_iou, reach=0.0, ignored=ignored)
+    return Assignment(*match_table(table, *thresholds))
+
+
+def nothing_to_match(num_priors: int, like: Tensor, ignored: Tensor | None = None) -> Assignment:
+    """The assignment where there are no ground truths or no priors: negative but for (N,) ``ignored``."""
+    gt_index, quality = all_negative(num_priors, like), like.new_zeros(num_priors)
+    if ignored is not None:
+        gt_index, quality = gt_index.masked_fill(ignored, IGNORED), quality.masked_fill(ignored, -1)
+    return Assignment(gt_index, quality)
 
 
 def match_by_iou(
@@ -92,27 +111,46 @@ def match_by_iou(
     ``min_pos_iou`` is 0); ignore regions hold in images without ground truths.
     """
     num_priors, num_gts = iou.shape
-    if num_gts == 0:
-        gt_index = all_negative(num_priors, iou)
-        quality = iou.new_zeros(num_priors)
-        if ignored is not None:
-            gt_index, quality = gt_index.masked_fill(ignored, IGNORED), quality.masked_fill(ignored, -1)
-        return Assignment(gt_index, quality)
-    if num_priors == 0:
-        return Assignment(iou.new_zeros(0, dtype=torch.long), iou.new_zeros(0))
+    if num_gts == 0 or num_priors == 0:
+        return nothing_to_match(num_priors, iou, ignored)
     if ignored is not None:
         iou = iou.masked_fill(ignored[:, None], -1)
+    table = table_of(iou.T)
+    thresholds = (pos_iou_thr, neg_iou_thr, min_pos_iou, gt_max_assign_all, match_low_quality)
+    return Assignment(*match_table(table, *thresholds))
 
-    quality, best_gt = iou.max(dim=1)  # (N,)
+
+def match_table(
+    table: OverlapTable,
+    pos_iou_thr: float,
+    neg_iou_thr: Threshold,
+    min_pos_iou: float = 0.0,
+    gt_max_assign_all: bool = True,
+    match_low_quality: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Match as `match_by_iou` does, the overlaps being computed in blocks, twice where low-quality matches count.
+
+    Args:
+        table: of M ground truths and N priors, neither 0.
+        pos_iou_thr: see `match_by_iou`, and so for the others.
+        neg_iou_thr: see there.
+        min_pos_iou: see there.
+        gt_max_assign_all: see there.
+        match_low_quality: see there.
+
+    Returns:
+        ``gt_index`` (..., N) and ``quality`` (..., N) of the `Assignment`; the first dimensions are images.
+    """
+    quality, best_gt, block_best = best_ground_truths(table)
     low, high = threshold_band(neg_iou_thr)
     negative = (quality >= low) & (quality < high)
     gt_index = torch.where(negative, NEGATIVE, IGNORED)
     gt_index = torch.where(quality >= pos_iou_thr, best_gt, gt_index)
     if match_low_quality:
-        best_iou = iou.amax(dim=0)  # (M,)
-        taken_by = best_priors(iou, (best_iou >= min_pos_iou) & (best_iou > 0), gt_max_assign_all)
+        best = block_best.amax(dim=-2)  # (..., M)
+        taken_by = best_priors(table, block_best, (best >= min_pos_iou) & (best > 0), gt_max_assign_all)
         gt_index = torch.where(taken_by >= 0, taken_by, gt_index)
-    return Assignment(gt_index, quality)
+    return gt_index, quality
 
 
 def spread_repeated_boxes(
@@ -198,7 +236,11 @@ class MaxIoUAssigner(OverlapMixin, BaseAssigner):
         gpu_assign_thr: float = -1,
         iou_calculator: Any = None,
         perm_repeat_gt_cfg: Mapping[str, float] | None = None,
+        *,
+        memory_budget: int | None = None,
+        compile: bool = False,
     ) -> None:
+        super().__init__(memory_budget, compile)
         self.pos_iou_thr = pos_iou_thr
         self.neg_iou_thr = neg_iou_thr
         self.min_pos_iou = min_pos_iou
@@ -212,6 +254,7 @@ class MaxIoUAssigner(OverlapMixin, BaseAssigner):
         if isinstance(neg_iou_thr, Sequence) and len(neg_iou_thr) != 2:
             self.fail(f"neg_iou_thr is {neg_iou_thr!r}; one number or (low, high) is expected")
 
+    @within_memory
     @torch.no_grad()
     def assign(
         self,
@@ -237,24 +280,9 @@ class MaxIoUAssigner(OverlapMixin, BaseAssigner):
         Raises:
             ValueError: a field is missing or has the wrong shape, or on CPU is not finite.
         """
-        priors = self.read(pred_instances, "pred_instances", "priors", columns=4)
-        return self.assign_candidates(priors, priors, gt_instances, gt_instances_ignore)
-
-    def assign_candidates(
-        self, priors: Tensor, candidates: Tensor, gt_instances: Any, gt_instances_ignore: Any
-    ) -> AssignResult:
-        """Assign the priors by the overlaps of their candidates, on the CPU where there are too many ground truths.
-
-        Args:
-            priors: (N, 4), compared with the ignore regions.
-            candidates: what ``candidate_overlaps`` compares with the ground truths; the priors themselves here.
-            gt_instances: as in ``assign``.
-            gt_instances_ignore: as in ``assign``.
-        """
+        priors, candidates = self.read_candidates(pred_instances)
         gts, labels = self.read_ground_truths(gt_instances)
-        regions = None
-        if gt_instances_ignore is not None:
-            regions = self.read(gt_instances_ignore, "gt_instances_ignore", "bboxes", columns=4)
+        regions = self.read_regions(gt_instances_ignore)
         device = priors.device
         if 0 < self.gpu_assign_thr < len(gts):
             priors, candidates, gts, labels = priors.cpu(), candidates.cpu(), gts.cpu(), labels.cpu()
@@ -263,15 +291,99 @@ class MaxIoUAssigner(OverlapMixin, BaseAssigner):
         if self.perm_repeat_gt_cfg is not None and len(priors):
             gts = spread_repeated_boxes(gts, self.iou_calculator, **self.perm_repeat_gt_cfg)
         ignored = self.ignored_priors(priors, regions, self.ignore_wrt_candidates)
-        result = self._assign_by_iou(self.candidate_overlaps(candidates, gts), labels, ignored)
+        if len(gts) and len(priors):
+            table = overlap_table(candidates, gts[:, :4], self.overlaps, self.reach, ignored)
+            assignment = Assignment(*match_table(table, *self.thresholds))
+        else:
+            assignment = nothing_to_match(len(priors), priors, ignored)
+        result = to_assign_result(assignment, labels)
         if result.gt_inds.device != device:
             for name in ("gt_inds", "max_overlaps", "labels"):
                 setattr(result, name, getattr(result, name).to(device))
         return result
 
-    def candidate_overlaps(self, candidates: Tensor, gts: Tensor) -> Tensor:
-        """Overlaps (N, M) of the candidates; in the order of arguments in which mmdet calls its calculators."""
-        return self.overlaps(gts, candidates).T
+    def read_candidates(self, pred_instances: Any) -> tuple[Tensor, Tensor]:
+        """Boxes (N, 4) to compare with ignore regions, and (N, A, 4) to compare with ground truths, here the same."""
+        priors = self.read(pred_instances, "pred_instances", "priors", columns=4)[:, :4]
+        return priors, priors[:, None]
+
+    @property
+    def thresholds(self) -> tuple[float, Threshold, float, bool, bool]:
+        """What `match_table` takes behind the table, as the attributes are now."""
+        low_quality = (self.gt_max_assign_all, self.match_low_quality)
+        return (self.pos_iou_thr, self.neg_iou_thr, self.min_pos_iou, *low_quality)
+
+    def assign_batch(
+        self,
+        pred_list: Sequence[Any],
+        gt_list: Sequence[Any],
+        ignore_list: Sequence[Any] | None = None,
+        img_metas: Sequence[Mapping[str, Any]] | None = None,
+        **shared: Any,
+    ) -> list[AssignResult]:
+        """Assign B images, padded to one size and all at once on a device; see ``BaseAssigner.assign_batch``.
+
+        On a CPU one by one is faster: what is near in one image fills its cache.
+        """
+        if self.perm_repeat_gt_cfg is None and len(pred_list) and static_shapes(as_tensor(gt_list[0].bboxes).device):
+            return self.assign_images(pred_list, gt_list, ignore_list)
+        return super().assign_batch(pred_list, gt_list, ignore_list, img_metas, **shared)
+
+    @within_memory
+    @torch.no_grad()
+    def assign_images(
+        self, pred_list: Sequence[Any], gt_list: Sequence[Any], ignore_list: Sequence[Any] | None = None
+    ) -> list[AssignResult]:
+        """Assign a list of images in one padded batch, equal to assigning them one by one.
+
+        Args:
+            pred_list: B instances as in ``assign``.
+            gt_list: B instances with ``bboxes`` (M_i, 4) and ``labels`` (M_i,).
+            ignore_list: B instances with ``bboxes`` or None; or None.
+        """
+        images = self.images_of(pred_list, gt_list, ignore_list)
+        if not images:
+            return []
+        boxes = [self.read_candidates(pred) for pred, _, _ in images]
+        truths = [self.read_ground_truths(gt) for _, gt, _ in images]
+        regions = [self.read_regions(ignore) for _, _, ignore in images]
+        nothing = boxes[0][0].new_zeros(0, 4)
+        priors, valid = padded([priors for priors, _ in boxes])
+        indices, qualities = self.match_padded(
+            priors,
+            padded([candidates for _, candidates in boxes])[0],
+            padded([gts[:, :4] for gts, _ in truths])[0],
+            padded([nothing if region is None else region[:, :4] for region in regions])[0],
+            valid,
+        )
+        results = []
+        for image, ((own, _), (_, labels)) in enumerate(zip(boxes, truths)):
+            gt_index, quality = indices[image, : len(own)], qualities[image, : len(own)]
+            if len(labels) == 0:  # background, whatever the thresholds, but for ignore regions
+                gt_index = torch.where(quality >= 0, NEGATIVE, IGNORED)
+            results.append(to_assign_result(Assignment(gt_index, quality), labels))
+        return results
+
+    def match_padded(
+        self, priors: Tensor, candidates: Tensor, gts: Tensor, regions: Tensor | None, valid: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Match a padded batch.
+
+        Args:
+            priors: (B, N, 4), compared with the ignore regions.
+            candidates: (B, N, A, 4), compared with the ground truths; N at least 1.
+            gts: (B, M, 4), padded with boxes that overlap nothing; M at least 1.
+            regions: (B, R, 4), padded alike, or None.
+            valid: (B, N) bool, or None where all priors are.
+
+        Returns:
+            ``gt_index`` (B, N) and ``quality`` (B, N) of the ``Assignment``.
+        """
+        ignored = None if valid is None else ~valid
+        in_region = self.ignored_priors(priors, regions, self.ignore_wrt_candidates)
+        if in_region is not None:
+            ignored = in_region if ignored is None else ignored | in_region
+        return match_table(overlap_table(candidates, gts, self.overlaps, self.reach, ignored), *self.thresholds)
 
     @torch.no_grad()
     def assign_wrt_overlaps(self, overlaps: Tensor, gt_labels: Tensor) -> AssignResult:
@@ -281,16 +393,4 @@ class MaxIoUAssigner(OverlapMixin, BaseAssigner):
             overlaps: (M, N), ground truths first as in mmdet; -1 marks ignored priors.
             gt_labels: (M,).
         """
-        return self._assign_by_iou(overlaps.T, gt_labels, None)
-
-    def _assign_by_iou(self, iou: Tensor, labels: Tensor, ignored: Tensor | None) -> AssignResult:
-        assignment = match_by_iou(
-            iou,
-            self.pos_iou_thr,
-            self.neg_iou_thr,
-            self.min_pos_iou,
-            self.gt_max_assign_all,
-            self.match_low_quality,
-            ignored,
-        )
-        return to_assign_result(assignment, labels)
+        return to_assign_result(match_by_iou(overlaps.T, *self.thresholds), gt_labels)

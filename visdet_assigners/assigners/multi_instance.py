@@ -12,8 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from visdet_assigners.assigners.base import BaseAssigner
 from visdet_assigners.assigners.max_iou import MaxIoUAssigner, Threshold, threshold_band
+from visdet_assigners.assigners.memory import within_memory
 from visdet_assigners.assignment import AssignResult
+from visdet_assigners.functional.blocks import split
 from visdet_assigners.registry import register
 
 IGNORE_LABEL = -1
@@ -94,6 +97,8 @@ class MultiInstanceAssigner(MaxIoUAssigner):
         gpu_assign_thr: float = -1,
         iou_calculator: Any = None,
         perm_repeat_gt_cfg: Mapping[str, float] | None = None,
+        memory_budget: int | None = None,
+        compile: bool = False,
     ) -> None:
         super().__init__(
             pos_iou_thr,
@@ -106,11 +111,16 @@ class MultiInstanceAssigner(MaxIoUAssigner):
             gpu_assign_thr,
             iou_calculator,
             perm_repeat_gt_cfg,
+            memory_budget=memory_budget,
+            compile=compile,
         )
         if num_instance < 1:
             self.fail(f"num_instance is {num_instance}; at least 1 is needed")
         self.num_instance = num_instance
 
+    assign_batch = BaseAssigner.assign_batch  # the padded one is MaxIoU's rule
+
+    @within_memory
     @torch.no_grad()
     def assign(
         self,
@@ -150,13 +160,19 @@ class MultiInstanceAssigner(MaxIoUAssigner):
         device = priors.device
         if 0 < self.gpu_assign_thr < len(gt_instances.labels):
             priors, boxes, labels = priors.cpu(), boxes.cpu(), labels.cpu()
-        everything = torch.cat([priors, boxes])
-        index, overlap, flag = multi_instance(
-            self.overlaps(everything, boxes),
-            self.overlaps(everything, boxes, mode="iof"),
-            labels,
-            self.pos_iou_thr,
-            self.neg_iou_thr,
-            self.num_instance,
-        )
-        return AssignResult(len(boxes), index.to(device), overlap.to(device), flag.to(device))
+        everything = torch.cat([priors[:, :4], boxes[:, :4]])
+        # Two sorts with their indices make some 80 bytes of a pair.
+        blocks = split(len(everything), 80 * max(1, len(boxes)), boxes.device, least=1024) or [slice(0, 0)]
+        found = [
+            multi_instance(
+                self.overlaps(everything[rows], boxes),
+                self.overlaps(everything[rows], boxes, mode="iof"),
+                labels,
+                self.pos_iou_thr,
+                self.neg_iou_thr,
+                self.num_instance,
+            )
+            for rows in blocks
+        ]
+        index, overlap, flag = (torch.cat(parts).to(device) for parts in zip(*found))
+        return AssignResult(len(boxes), index, overlap, flag)

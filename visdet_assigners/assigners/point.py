@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from visdet_assigners.assigners.base import BaseAssigner
-from visdet_assigners.assignment import Assignment, AssignResult, all_negative, to_assign_result
+from visdet_assigners.assigners.memory import within_memory
+from visdet_assigners.assignment import NEGATIVE, Assignment, AssignResult, all_negative, to_assign_result
+from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.boxes import box_area, box_center
-from visdet_assigners.functional.resolve import keep_best
+from visdet_assigners.functional.resolve import best_claim
 from visdet_assigners.registry import register
 
 
@@ -28,7 +30,8 @@ def point(points: Tensor, gts: Tensor, level_sizes: Sequence[int], scale: float 
     Args:
         points: (N, 3) x, y and stride, pixels; levels one after another, N at least 1.
         gts: (M, 4) xyxy, pixels; M at least 1.
-        level_sizes: points in each level, each of one stride; sums to N.
+        level_sizes: points in each level, each of one stride; sums to N.  Without effect on a device, where the strides
+            alone tell the levels.
         scale: side of a box in strides of its level.
         pos_num: points per box; a smaller level gives all it has.
 
@@ -38,26 +41,57 @@ def point(points: Tensor, gts: Tensor, level_sizes: Sequence[int], scale: float 
     Differs from mmdet: runs on any device, ``pos_num`` may exceed the points of a level, and a box of no area gets no
     point (mmdet forces some upon it).
     """
-    center_x, center_y = box_center(gts)
-    side = (gts[:, 2:] - gts[:, :2]).clamp(min=1e-6)  # (M, 2)
-    starts = torch.tensor([0, *level_sizes[:-1]]).cumsum(0).tolist()
+    center = torch.stack(box_center(gts), dim=1)  # (M, 2)
+    side = (gts[:, 2:] - gts[:, :2]).clamp(min=1e-6)
     point_level = torch.log2(points[:, 2]).int()
     gt_level = ((torch.log2(side[:, 0] / scale) + torch.log2(side[:, 1] / scale)) / 2).int()
     gt_level = torch.minimum(torch.maximum(gt_level, point_level.min()), point_level.max())  # (M,)
-    candidates, claimed, nearness = [], [], []
-    for start, size in zip(starts, level_sizes):
-        if not size:
-            continue
-        here = points[start : start + size, :2]
-        offset = (here[:, None] - torch.stack([center_x, center_y], dim=1)) / side  # (n, M, 2)
-        nearest = offset.norm(dim=-1).topk(min(pos_num, size), dim=0, largest=False)
-        candidates.append(nearest.indices + start)
-        claimed.append((gt_level == point_level[start]).expand_as(nearest.indices))
-        nearness.append(-nearest.values)
-    gt_index, _ = keep_best(
-        torch.cat(candidates), torch.cat(claimed) & (box_area(gts) > 0), torch.cat(nearness), len(points)
-    )
-    return Assignment(gt_index)
+    has_area = box_area(gts) > 0
+    if static_shapes(gts.device):  # each box looks at all points, those of other levels being infinitely far
+        far = point_level != gt_level[:, None]
+        found = [nearest_points(points[:, :2], center, side, pos_num, far)]
+    else:
+        found, start = [], 0
+        for size in level_sizes:
+            if size:
+                kept = (gt_level == point_level[start]).nonzero()[:, 0]
+                prior, gt, distance = nearest_points(
+                    points[start : start + size, :2], center[kept], side[kept], pos_num
+                )
+                found.append((prior + start, kept[gt], distance))
+            start += size
+    prior, gt, distance = (torch.cat(parts) for parts in zip(*found))  # (P,) each
+    claimed = has_area[gt] & distance.isfinite()
+    winner = best_claim(prior, claimed, -distance, gt, len(points), nobody=len(gts))
+    return Assignment(torch.where(winner < len(gts), winner, NEGATIVE))
+
+
+def nearest_points(
+    points: Tensor, center: Tensor, side: Tensor, count: int, far: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The points nearest to each centre, distances being divided by the sides.
+
+    Args:
+        points: (n, 2) x and y; n at least 1.
+        center: (m, 2); m may be 0.
+        side: (m, 2) width and height.
+        count: how many of each, cut to n.
+        far: (m, n) bool, pairs at infinite distance.
+
+    Returns:
+        Rows of ``points``, rows of ``center``, and distances, of m * count pairs.
+    """
+    count = min(count, len(points))
+    prior, distances = [points.new_zeros(0, dtype=torch.long)], [points.new_zeros(0)]
+    for block in split(len(center), 4 * points.element_size() * len(points), points.device):
+        distance = ((points - center[block, None]) / side[block, None]).norm(dim=-1)  # (m, n)
+        if far is not None:
+            distance = distance.masked_fill(far[block], float("inf"))
+        nearest = distance.topk(count, dim=1, largest=False)
+        prior.append(nearest.indices.flatten())
+        distances.append(nearest.values.flatten())
+    gt = torch.arange(len(center), device=points.device).repeat_interleave(count)
+    return torch.cat(prior), gt, torch.cat(distances)
 
 
 @register
@@ -69,12 +103,21 @@ class PointAssigner(BaseAssigner):
         pos_num: points per ground truth.
     """
 
-    def __init__(self, scale: float = 4, pos_num: int = 3) -> None:
+    def __init__(
+        self,
+        scale: float = 4,
+        pos_num: int = 3,
+        *,
+        memory_budget: int | None = None,
+        compile: bool = False,
+    ) -> None:
+        super().__init__(memory_budget, compile)
         if pos_num < 1:
             self.fail(f"pos_num is {pos_num}; at least 1 is needed")
         self.scale = scale
         self.pos_num = pos_num
 
+    @within_memory
     @torch.no_grad()
     def assign(
         self,
@@ -91,8 +134,7 @@ class PointAssigner(BaseAssigner):
             pred_instances: with ``priors`` (N, 3) x, y and stride, or (N, 4) with the stride twice; N may be 0.
             gt_instances: with ``bboxes`` (M, 4) xyxy and ``labels`` (M,); M may be 0.
             gt_instances_ignore: not used: the method defines no ignore regions.
-            num_level_priors: points in each level, summing to N; read off the strides where it is not given, which
-                waits for a device once.
+            num_level_priors: points in each level, summing to N; read off the strides where it is not given.
             img_meta: accepted so that assigners can be exchanged; not used.
 
         Returns:
@@ -103,7 +145,7 @@ class PointAssigner(BaseAssigner):
                 finite or the priors are boxes.
         """
         points = self.read(pred_instances, "pred_instances", "priors", columns=3)
-        if points.device.type == "cpu" and points.shape[1] == 4 and not torch.equal(points[:, 2], points[:, 3]):
+        if not static_shapes(points.device) and points.shape[1] == 4 and not torch.equal(points[:, 2], points[:, 3]):
             self.fail(
                 "pred_instances.priors are boxes, not points with their strides; RepPointsHead passes points only "
                 "where the config says type='PointAssigner' without a prefix; import visdet_assigners.dropin for that"
@@ -112,6 +154,8 @@ class PointAssigner(BaseAssigner):
         gts, labels = self.read_ground_truths(gt_instances)
         if len(points) == 0 or len(gts) == 0:
             return to_assign_result(Assignment(all_negative(len(points), points)), labels)
+        if static_shapes(points.device):
+            return to_assign_result(point(points, gts, [len(points)], self.scale, self.pos_num), labels)
         if num_level_priors is not None:
             if sum(num_level_priors) != len(points):
                 self.fail(f"sum(num_level_priors) is {sum(num_level_priors)} but there are {len(points)} priors")

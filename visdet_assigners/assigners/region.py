@@ -13,33 +13,37 @@ import torch
 from torch import Tensor
 
 from visdet_assigners.assigners.base import BaseAssigner
+from visdet_assigners.assigners.memory import within_memory
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, all_negative, to_assign_result
+from visdet_assigners.functional.blocks import static_shapes
 from visdet_assigners.functional.boxes import box_area
-from visdet_assigners.functional.resolve import last_claim
+from visdet_assigners.functional.overlaps import near_blocks
 from visdet_assigners.registry import register
 
 
-def in_region(x: Tensor, y: Tensor, boxes: Tensor, margin: float, size: tuple[int, int]) -> Tensor:
-    """Which points lie in the inner part of boxes, its border rounded to whole cells.
+def inner_parts(boxes: Tensor, ratio: float, size: tuple[int, int]) -> Tensor:
+    """The inner part of boxes, its borders rounded to whole cells.
 
     Args:
-        x: (N,) in cells; ``y`` alike.
-        y: (N,) in cells.
         boxes: (M, 4) xyxy in cells.
-        margin: share of the width and height that is cut off on each side.
+        ratio: share of the width and height that is kept.
         size: (height, width) of the feature map.
 
     Returns:
-        (N, M) bool; the border is inside.
+        (M, 4) xyxy in cells; the borders belong to it.
     """
-    x1, y1, x2, y2 = boxes.unbind(1)
+    margin = (1 - ratio) / 2
+    low = (1 - margin) * boxes[:, :2] + margin * boxes[:, 2:]
+    high = margin * boxes[:, :2] + (1 - margin) * boxes[:, 2:]
+    x, y = torch.stack([low, high], dim=1).round().unbind(-1)  # (M, 2) each
     height, width = size
-    left = torch.round((1 - margin) * x1 + margin * x2).clamp(min=0, max=width)
-    top = torch.round((1 - margin) * y1 + margin * y2).clamp(min=0, max=height)
-    right = torch.round(margin * x1 + (1 - margin) * x2).clamp(min=0, max=width)
-    bottom = torch.round(margin * y1 + (1 - margin) * y2).clamp(min=0, max=height)
-    x, y = x[:, None], y[:, None]
-    return (x >= left) & (x <= right) & (y >= top) & (y <= bottom)
+    return torch.stack([x.clamp(min=0, max=width), y.clamp(min=0, max=height)], dim=2).flatten(1)
+
+
+def inside_parts(x: Tensor, y: Tensor, parts: Tensor) -> Tensor:
+    """Which points lie in parts or on their borders: (n,), (n,), (m, 4) xyxy -> (m, n) bool."""
+    x1, y1, x2, y2 = parts[:, None].unbind(-1)  # (m, 1) each
+    return ((x >= x1) & (x <= x2)).logical_and_(y >= y1).logical_and_(y <= y2)
 
 
 def region(
@@ -71,21 +75,53 @@ def region(
     Returns:
         Assignment without ``quality``.
     """
-    target = torch.log2(box_area(gts).sqrt()) - torch.log2(gts.new_tensor(float(anchor_scale * strides[0])))
+    target = torch.log2(box_area(gts).sqrt()) - torch.log2(
+        torch.tensor(float(anchor_scale * strides[0]), dtype=gts.dtype)
+    )
     target = torch.floor(target + 0.5).clamp(min=0, max=len(level_sizes) - 1)  # (M,), a box of no area on the first
     decided, start = [], 0
     for level, (size, featmap_size, stride) in enumerate(zip(level_sizes, featmap_sizes, strides)):
         cells, boxes = anchors[start : start + size] / stride, gts / stride
-        x, y = (cells[:, 0] + cells[:, 2]) * 0.5, (cells[:, 1] + cells[:, 3]) * 0.5
-        inner = in_region(x, y, boxes, (1 - center_ratio) / 2, featmap_size)  # (n, M)
-        ring = in_region(x, y, boxes, (1 - ignore_ratio) / 2, featmap_size)
-        last = last_claim((inner | ring) & (target == level))
-        positive = inner.gather(1, last.clamp(min=0)[:, None])[:, 0] & (last >= 0)
-        gt_index = torch.where(positive, last, torch.where(last >= 0, IGNORED, NEGATIVE))
-        beside = (ring & ((target - level).abs() == 1)).any(dim=1)
-        decided.append(gt_index.masked_fill(beside, IGNORED))
+        inner = inner_parts(boxes, center_ratio, featmap_size)  # (M, 4)
+        ring = inner_parts(boxes, ignore_ratio, featmap_size)
+        decided.append(decide_level(cells, inner, ring, target == level, (target - level).abs() == 1))
         start += size
     return Assignment(torch.cat(decided))
+
+
+def decide_level(cells: Tensor, inner: Tensor, ring: Tensor, on_level: Tensor, beside: Tensor) -> Tensor:
+    """Match the anchors of one level.
+
+    Args:
+        cells: (n, 4) xyxy in cells; n may be 0.
+        inner: (M, 4) xyxy in cells, the parts in which anchors are positive; M may be 0.
+        ring: (M, 4), those in which they aren't negative.
+        on_level: (M,) bool, the ground truths whose size belongs to this level.
+        beside: (M,) bool, those that belong to a level next to it.
+
+    Returns:
+        (n,) int64 indices of ground truths, ``NEGATIVE`` or ``IGNORED``.
+    """
+    x, y = (cells[:, 0] + cells[:, 2]) * 0.5, (cells[:, 1] + cells[:, 3]) * 0.5
+    centers = torch.stack([x, y, x, y], dim=1)
+    around = torch.cat([torch.minimum(inner, ring)[:, :2], torch.maximum(inner, ring)[:, 2:]], dim=1)
+    number = torch.arange(1, len(inner) + 1, dtype=torch.int32, device=cells.device)
+    kept = slice(None) if static_shapes(cells.device) else (on_level | beside).nonzero()[:, 0]
+    if len(number[kept]) == 0:
+        return all_negative(len(cells), cells)
+    decided = []
+    for block in near_blocks(centers[:, None], around[kept], 2, reach=0.0):
+        here = number[kept] if block.columns is None else number[kept][block.columns]  # (m,), from 1
+        own = here.long() - 1
+        in_inner = inside_parts(x[block.rows], y[block.rows], inner[own])  # (m, n)
+        in_ring = inside_parts(x[block.rows], y[block.rows], ring[own])
+        # The last claim wins; odd where it is to the inner part.
+        claim = (in_inner | in_ring) & on_level[own, None]
+        nobody = torch.zeros_like(x[None, block.rows], dtype=torch.int32)
+        last = torch.cat([claim * (2 * here[:, None] + in_inner), nobody]).amax(dim=0)
+        gt_index = torch.where(last == 0, NEGATIVE, torch.where(last % 2 == 1, last // 2 - 1, IGNORED)).long()
+        decided.append(gt_index.masked_fill((in_ring & beside[own, None]).any(dim=0), IGNORED))
+    return torch.cat(decided) if decided else all_negative(0, cells)
 
 
 def inside_image(anchors: Tensor, valid: Tensor, image_size: tuple[int, int], border: float) -> Tensor:
@@ -109,10 +145,19 @@ class RegionAssigner(BaseAssigner):
     accepted.
     """
 
-    def __init__(self, center_ratio: float = 0.2, ignore_ratio: float = 0.5) -> None:
+    def __init__(
+        self,
+        center_ratio: float = 0.2,
+        ignore_ratio: float = 0.5,
+        *,
+        memory_budget: int | None = None,
+        compile: bool = False,
+    ) -> None:
+        super().__init__(memory_budget, compile)
         self.center_ratio = center_ratio
         self.ignore_ratio = ignore_ratio
 
+    @within_memory
     @torch.no_grad()
     def assign(
         self,

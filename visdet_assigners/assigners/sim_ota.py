@@ -5,16 +5,19 @@ Ge et al., YOLOX, arXiv:2107.08430, section 2.2; after OTA, CVPR 2021, arXiv:210
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
+from visdet_assigners.assigners.memory import within_memory
 from visdet_assigners.assignment import Assignment, AssignResult, all_negative, to_assign_result
-from visdet_assigners.functional.boxes import border_distance, box_area, box_center
-from visdet_assigners.functional.costs import one_hot_cost
+from visdet_assigners.functional.blocks import split, static_shapes
+from visdet_assigners.functional.boxes import border_distance, box_area, box_center, box_iou
+from visdet_assigners.functional.costs import one_hot_costs
+from visdet_assigners.functional.overlaps import Overlaps
 from visdet_assigners.functional.resolve import match_dynamic_k
 from visdet_assigners.registry import register
 
@@ -32,27 +35,29 @@ def near_and_inside(points: Tensor, gts: Tensor, radius: float) -> tuple[Tensor,
         radius: half side of the central square, in strides of the point.
 
     Returns:
-        Two (N, M) bool: inside the box, and inside the central square; strictly, and never for a box of no area.
+        Two (M, N) bool: inside the box, and inside the central square; strictly, and never for a box of no area.
     """
-    x, y, stride_x, stride_y = (points[:, i, None] for i in range(4))  # (N, 1) each
-    center_x, center_y = box_center(gts)
+    x, y, stride_x, stride_y = points.T.contiguous()  # (N,) each
+    center_x, center_y = (side[:, None] for side in box_center(gts))  # (M, 1) each
     reach_x, reach_y = radius * stride_x, radius * stride_y
     horizontal = torch.min(x - (center_x - reach_x), (center_x + reach_x) - x)
     vertical = torch.min(y - (center_y - reach_y), (center_y + reach_y) - y)
-    has_area = box_area(gts) > 0
-    return (border_distance(x, y, gts) > 0) & has_area, (torch.min(horizontal, vertical) > 0) & has_area
+    has_area = box_area(gts)[:, None] > 0
+    inside = border_distance(x, y, gts[:, None]) > 0
+    return inside & has_area, (torch.min(horizontal, vertical) > 0) & has_area
 
 
 def sim_ota(
     points: Tensor,
     gts: Tensor,
     labels: Tensor,
-    iou: Tensor,
+    boxes: Tensor,
     scores: Tensor,
     center_radius: float = 2.5,
     candidate_topk: int = 10,
     iou_weight: float = 3.0,
     cls_weight: float = 1.0,
+    overlaps: Overlaps = box_iou,
 ) -> Assignment:
     """Match points to the ground truths of one image by the cost of their predictions.
 
@@ -64,57 +69,78 @@ def sim_ota(
         points: (N, 4) centre x, y and stride in x and y, pixels; N may be 0.
         gts: (M, 4) xyxy, pixels; M may be 0.
         labels: (M,) classes.
-        iou: (N, M) of the predicted boxes with the ground truths.
+        boxes: (N, 4) xyxy, predicted.
         scores: (N, C) probabilities.
         center_radius: half side of the central square, in strides.
         candidate_topk: IoUs that are summed.
         iou_weight: weight of the IoU cost.
         cls_weight: weight of the classification cost.
+        overlaps: gives the (m, N) IoUs of ground truths and predicted boxes.
 
     Returns:
         Assignment with ``quality`` = IoU of the predicted with the matched box, 0 elsewhere.
 
     Differs from mmdet: a box of no area gets no positive, and quality is 0 where nothing is matched (mmdet: -1e5).
     """
-    num_points, num_gts = iou.shape
-    if num_gts == 0 or num_points == 0:
-        return Assignment(all_negative(num_points, iou), iou.new_zeros(num_points, dtype=torch.float32))
-    has_area = box_area(gts) > 0
-    inside, near = near_and_inside(points, gts, center_radius)
-    candidates = (inside | near).any(dim=1).nonzero()[:, 0]
-    iou = iou[candidates]
-    cost = (
-        one_hot_cost(scores[candidates], labels) * cls_weight
-        + -torch.log(iou + EPS) * iou_weight
-        + ~(inside & near)[candidates] * OUTSIDE
-    )
-    return settle(candidates, cost, iou, has_area, candidate_topk, num_points)
+    if len(gts) == 0 or len(points) == 0:
+        return Assignment(all_negative(len(points), points), points.new_zeros(len(points), dtype=torch.float32))
+
+    def near_or_inside(block: Tensor) -> Tensor:
+        inside, near = near_and_inside(points, block, center_radius)
+        return (inside | near).any(dim=0)
+
+    def costs(rows: Tensor | slice) -> tuple[Callable[[slice], Tensor], Callable[[slice, Tensor], Tensor]]:
+        cls_cost, number = one_hot_costs(scores[rows], labels)  # (K, n), (M,)
+
+        def cost_of(block: slice, iou: Tensor) -> Tensor:
+            inside, near = near_and_inside(points[rows], gts[block], center_radius)
+            cost = cls_cost[number[block]] * cls_weight + -torch.log(iou + EPS) * iou_weight
+            return cost + ~(inside & near) * OUTSIDE
+
+        return lambda block: overlaps(gts[block], boxes[rows]), cost_of
+
+    return match_candidates(any_ground_truth(near_or_inside, gts, len(points)), gts, costs, candidate_topk)
 
 
-def settle(candidates: Tensor, cost: Tensor, iou: Tensor, has_area: Tensor, topk: int, num_points: int) -> Assignment:
+def any_ground_truth(test: Callable[[Tensor], Tensor], gts: Tensor, num_points: int) -> Tensor:
+    """Which points pass a test with any ground truth, tried in blocks of these.
+
+    Args:
+        test: from ground truths (m, 4) to (N,) bool.
+        gts: (M, 4).
+        num_points: N.
+    """
+    blocks = split(len(gts), 8 * 4 * num_points, gts.device)
+    return torch.stack([test(gts[block]) for block in blocks]).any(dim=0)
+
+
+def match_candidates(
+    candidates: Tensor,
+    gts: Tensor,
+    costs: Callable[[Tensor | slice], tuple[Callable[[slice], Tensor], Callable[[slice, Tensor], Tensor]]],
+    topk: int,
+) -> Assignment:
     """Match the candidates by their costs, a dynamic number to each ground truth; all other points are negative.
 
     Args:
-        candidates: (K,) int64, points that may match; K may be 0.
-        cost: (K, M), M at least 1.
-        iou: (K, M).
-        has_area: (M,) bool; boxes of no area get nothing.
+        candidates: (N,) bool, points that may match; N at least 1.
+        gts: (M, 4) xyxy; boxes of no area get nothing.
+        costs: makes, for the points that are worked on, what ``match_dynamic_k`` takes: IoUs and costs by block.
         topk: IoUs that are summed.
-        num_points: N.
 
     Returns:
         Assignment with ``quality`` (N,) float32 = IoU of the match, 0 elsewhere.
     """
-    gt_index = all_negative(num_points, iou)
-    quality = iou.new_zeros(num_points, dtype=torch.float32)
-    if len(candidates) == 0:
-        return Assignment(gt_index, quality)
-    matched = match_dynamic_k(cost, iou, has_area, topk)
-    matched_iou = iou.gather(1, matched.clamp(min=0)[:, None])[:, 0].float()
-    return Assignment(
-        gt_index.index_copy(0, candidates, matched),
-        quality.index_copy(0, candidates, torch.where(matched >= 0, matched_iou, 0)),
-    )
+    has_area = box_area(gts) > 0
+    if static_shapes(gts.device):
+        gt_index, quality = match_dynamic_k(*costs(slice(None)), candidates, has_area, topk)
+        return Assignment(gt_index, quality.float())
+    kept = candidates.nonzero()[:, 0]
+    gt_index, quality = all_negative(len(candidates), gts), gts.new_zeros(len(candidates), dtype=torch.float32)
+    if len(kept):
+        matched, iou = match_dynamic_k(*costs(kept), candidates[kept], has_area, topk)
+        gt_index, quality = gt_index.index_copy(0, kept, matched), quality.index_copy(0, kept, iou.float())
+    return Assignment(gt_index, quality)
 
 
 @register
@@ -136,7 +162,11 @@ class SimOTAAssigner(OverlapMixin, BaseAssigner):
         iou_weight: float = 3.0,
         cls_weight: float = 1.0,
         iou_calculator: Any = None,
+        *,
+        memory_budget: int | None = None,
+        compile: bool = False,
     ) -> None:
+        super().__init__(memory_budget, compile)
         if candidate_topk < 1:
             self.fail(f"candidate_topk is {candidate_topk}; at least 1 is needed")
         self.center_radius = center_radius
@@ -145,6 +175,7 @@ class SimOTAAssigner(OverlapMixin, BaseAssigner):
         self.cls_weight = cls_weight
         self.build_calculator(iou_calculator)
 
+    @within_memory
     @torch.no_grad()
     def assign(
         self,
@@ -182,11 +213,12 @@ class SimOTAAssigner(OverlapMixin, BaseAssigner):
             points,
             gts,
             labels,
-            self.overlaps(boxes, gts),
+            boxes,
             scores,
             self.center_radius,
             self.candidate_topk,
             self.iou_weight,
             self.cls_weight,
+            self.overlaps,
         )
         return to_assign_result(assignment, labels)

@@ -5,7 +5,7 @@ Zhang et al., DDQ, CVPR 2023, arXiv:2303.12776, section 3.4.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
+from visdet_assigners.assigners.memory import within_memory
 from visdet_assigners.assignment import Assignment, AssignResult, all_negative, to_assign_result
 from visdet_assigners.functional.lsap import linear_assignment
 from visdet_assigners.functional.tensors import as_float32
@@ -64,7 +65,10 @@ class TopkHungarianAssigner(OverlapMixin, BaseAssigner):
         cls_cost: Any = None,
         reg_cost: Any = None,
         iou_cost: Any = None,
+        memory_budget: int | None = None,
+        compile: bool = False,
     ) -> None:
+        super().__init__(memory_budget, compile)
         if topk < 1:
             self.fail(f"topk is {topk}; at least 1 is needed")
         self.topk = topk
@@ -73,6 +77,21 @@ class TopkHungarianAssigner(OverlapMixin, BaseAssigner):
         self.reg_cost = build(reg_cost or {"type": "BBoxL1Cost", "weight": 5.0})
         self.iou_cost = build(iou_cost or {"type": "IoUCost", "iou_mode": "giou", "weight": 2.0})
 
+    def assign_batch(
+        self,
+        pred_list: Sequence[Any],
+        gt_list: Sequence[Any],
+        ignore_list: Sequence[Any] | None = None,
+        img_metas: Sequence[Mapping[str, Any] | None] | None = None,
+        **shared: Any,
+    ) -> list[AssignResult]:
+        """Match B images, given as for other assigners: predictions with ``scores`` and ``bboxes``."""
+        return [
+            self.assign(pred.scores, pred.bboxes, gt.bboxes, gt.labels, img_meta=meta, **shared)
+            for pred, gt, meta in self.images_of(pred_list, gt_list, img_metas)
+        ]
+
+    @within_memory
     @torch.no_grad()
     def assign(
         self,

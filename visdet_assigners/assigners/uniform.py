@@ -5,33 +5,39 @@ Chen et al., YOLOF, CVPR 2021, arXiv:2103.09460, section 4.2.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
+from visdet_assigners.assigners.memory import within_memory
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, all_negative, to_assign_result
-from visdet_assigners.functional.boxes import xyxy_to_cxcywh
+from visdet_assigners.functional.blocks import split
+from visdet_assigners.functional.boxes import box_iou, xyxy_to_cxcywh
+from visdet_assigners.functional.overlaps import Overlaps, best_ground_truths, overlap_table, overlaps_of_pairs
 from visdet_assigners.registry import register
 
 
 def nearest_boxes(boxes: Tensor, gts: Tensor, count: int) -> Tensor:
-    """The boxes nearest to each ground truth by the L1 distance of centre and size: (count, M) rows of ``boxes``."""
-    distance = torch.cdist(xyxy_to_cxcywh(boxes), xyxy_to_cxcywh(gts), p=1)  # (N, M)
-    return distance.topk(count, dim=0, largest=False).indices
+    """The boxes nearest to each ground truth by the L1 distance of centre and size: (M, count) rows of ``boxes``."""
+    own, theirs = xyxy_to_cxcywh(boxes), xyxy_to_cxcywh(gts)
+    blocks = split(len(gts), 2 * boxes.element_size() * len(boxes), boxes.device)
+    nearest = [torch.cdist(theirs[block], own, p=1).topk(count, dim=1, largest=False) for block in blocks]
+    return torch.cat([each.indices for each in nearest])
 
 
 def uniform(
     anchors: Tensor,
     predicted: Tensor,
     gts: Tensor,
-    anchor_iou: Tensor,
-    predicted_iou: Tensor,
     pos_ignore_thr: float,
     neg_ignore_thr: float,
     match_times: int = 4,
+    overlaps: Overlaps = box_iou,
+    overlaps_at: Callable[[Tensor, Tensor, Tensor], Tensor] = overlaps_of_pairs,
+    reach: float | None = 0.0,
 ) -> Assignment:
     """Match each ground truth with its nearest anchors and its nearest predictions.
 
@@ -43,35 +49,40 @@ def uniform(
         anchors: (N, 4) xyxy; N may be 0.
         predicted: (N, 4) xyxy, the decoded predictions of the anchors.
         gts: (M, 4) xyxy; M may be 0.
-        anchor_iou: (N, M) of the anchors with the ground truths.
-        predicted_iou: (N, M) of the predictions with the ground truths.
         pos_ignore_thr: least IoU of a taken anchor.
         neg_ignore_thr: IoU of a prediction above which an anchor is not negative.
         match_times: anchors and predictions per ground truth; fewer priors give all they have.
+        overlaps: gives the (M, N) overlaps of ground truths and boxes.
+        overlaps_at: gives those of boxes (N, 4) and ground truths (M, 4) at (M, K) rows of the boxes.
+        reach: pixels from which on boxes apart overlap by exactly 0, None if unknown.
 
     Returns:
         Assignment with ``quality`` = best IoU of each anchor, and in the extras, for P = 2 * match_times * M pairs in
         the order of YOLOF's loss: ``pos_idx`` (P,) bool, the pairs that are not ignored, ``pos_predicted_boxes`` (P,
         4) and ``target_boxes`` (P, 4).
     """
-    num_anchors, num_gts = anchor_iou.shape
+    num_anchors, num_gts = len(anchors), len(gts)
     if num_gts == 0 or num_anchors == 0:
         nothing = {"pos_idx": predicted.new_zeros(0, dtype=torch.bool)}
         nothing |= {name: predicted.new_zeros(0, 4) for name in ("pos_predicted_boxes", "target_boxes")}
         return Assignment(all_negative(num_anchors, predicted), predicted.new_zeros(num_anchors), nothing)
     count = min(match_times, num_anchors)
-    nearest = [nearest_boxes(boxes, gts, count) for boxes in (predicted.detach(), anchors)]
-    taken = torch.cat(nearest, dim=1).flatten()
-    taker = torch.arange(num_gts, device=gts.device).repeat(2 * count)  # (P,)
-    counts = anchor_iou[taken, taker] >= pos_ignore_thr
+    with torch.no_grad():
+        nearest = torch.stack([nearest_boxes(boxes, gts, count) for boxes in (predicted, anchors)], dim=2).flatten(1)
+        counts = (overlaps_at(anchors, gts, nearest) >= pos_ignore_thr).T.flatten()
+        best_anchor, best_predicted = (
+            best_ground_truths(overlap_table(boxes[:, None], gts, overlaps, reach))[0] for boxes in (anchors, predicted)
+        )  # (N,) each
+    taken = nearest.T.flatten()  # (P,), of (M, 2 * count)
+    taker = torch.arange(num_gts, device=gts.device).repeat(2 * count)
 
     # The pair that comes last decides, the same on every device.
     pair = torch.arange(len(taken), device=taken.device)
     last = taken.new_full((num_anchors,), -1).scatter_reduce(0, taken, pair, "amax")
     decided = torch.where(counts, taker, IGNORED)[last.clamp(min=0)]
-    untaken = torch.where(predicted_iou.amax(dim=1) > neg_ignore_thr, IGNORED, NEGATIVE)
+    untaken = torch.where(best_predicted > neg_ignore_thr, IGNORED, NEGATIVE)
     extras = {"pos_idx": counts, "pos_predicted_boxes": predicted[taken], "target_boxes": gts[taker]}
-    return Assignment(torch.where(last >= 0, decided, untaken), anchor_iou.amax(dim=1), extras)
+    return Assignment(torch.where(last >= 0, decided, untaken), best_anchor, extras)
 
 
 @register
@@ -89,8 +100,16 @@ class UniformAssigner(OverlapMixin, BaseAssigner):
     """
 
     def __init__(
-        self, pos_ignore_thr: float, neg_ignore_thr: float, match_times: int = 4, iou_calculator: Any = None
+        self,
+        pos_ignore_thr: float,
+        neg_ignore_thr: float,
+        match_times: int = 4,
+        iou_calculator: Any = None,
+        *,
+        memory_budget: int | None = None,
+        compile: bool = False,
     ) -> None:
+        super().__init__(memory_budget, compile)
         if match_times < 1:
             self.fail(f"match_times is {match_times}; at least 1 is needed")
         self.pos_ignore_thr = pos_ignore_thr
@@ -98,6 +117,7 @@ class UniformAssigner(OverlapMixin, BaseAssigner):
         self.match_times = match_times
         self.build_calculator(iou_calculator)
 
+    @within_memory
     def assign(
         self,
         pred_instances: Any,
@@ -128,16 +148,15 @@ class UniformAssigner(OverlapMixin, BaseAssigner):
         predicted = self.read(pred_instances, "pred_instances", "decoder_priors", columns=4)
         gts, labels = self.read_ground_truths(gt_instances)
         self.check_lengths(priors=anchors, decoder_priors=predicted)
-        with torch.no_grad():
-            anchor_iou, predicted_iou = self.overlaps(anchors, gts), self.overlaps(predicted, gts)
         assignment = uniform(
             anchors,
             predicted,
             gts,
-            anchor_iou,
-            predicted_iou,
             self.pos_ignore_thr,
             self.neg_ignore_thr,
             self.match_times,
+            self.overlaps,
+            self.overlaps_at,
+            self.reach,
         )
         return to_assign_result(assignment, labels)

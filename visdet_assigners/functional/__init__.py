@@ -9,7 +9,7 @@ from visdet_assigners.functional.boxes import (
     center_distance,
     xyxy_to_cxcywh,
 )
-from visdet_assigners.functional.lsap import linear_assignment
+from visdet_assigners.functional.lsap import linear_assignment, linear_assignments
 from visdet_assigners.functional.resolve import keep_best, last_claim
 from visdet_assigners.functional.select import cheapest, dynamic_k, nearest_per_level
 
@@ -25,6 +25,7 @@ __all__ = [
     "keep_best",
     "last_claim",
     "linear_assignment",
+    "linear_assignments",
     "nearest_per_level",
     "xyxy_to_cxcywh",
 ]

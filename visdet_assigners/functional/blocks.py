@@ -1,26 +1,116 @@
-"""Work over many rows in blocks that fit a budget of memory."""
+"""Work over pairs of priors and ground truths in blocks, so that memory doesn't grow with their number.
+
+A block takes at most a budget of bytes: that of the call (`limit_memory`), else of the package (`set_memory_budget`),
+else of the environment variable ``VISDET_ASSIGNERS_MEMORY_BUDGET``, else ``DEFAULT_BUDGET``.  On a CPU blocks are small
+enough to stay in its cache, and priors and ground truths that are far apart are left out of them, which makes shapes
+depend on the data.  On a device that would mean to wait for it, so shapes there depend on the numbers of priors and
+ground truths alone; ``VISDET_ASSIGNERS_DEVICE_PATH=1`` takes that way on a CPU, too.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
-MEMORY_BUDGET = 256 * 1024**2
-"""Bytes that the temporaries of one block may take."""
+import torch
+from torch import Tensor
+
+DEFAULT_BUDGET = 256 * 1024**2
+CACHE = 1024**2
+"""Bytes of temporaries that stay in the cache of a CPU."""
+
+_of_package: int | None = None
+_of_call: ContextVar[int | None] = ContextVar("memory_budget", default=None)
 
 
-def split_rows(num_rows: int, bytes_per_row: int, budget: int | None = None) -> Iterator[slice]:
-    """Cut ``num_rows`` rows into slices whose temporaries fit the budget; a slice has at least one row.
+def set_memory_budget(budget: int | None) -> None:
+    """Set the bytes that the temporaries of one block may take, for all assigners; None returns to the default.
+
+    Raises:
+        ValueError: ``budget`` isn't positive.
+    """
+    global _of_package
+    _of_package = None if budget is None else checked_budget(budget)
+
+
+def checked_budget(budget: int | str) -> int:
+    """The budget as a positive int.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        number = int(budget)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"the memory budget is {budget!r}; give a positive number of bytes, as {DEFAULT_BUDGET}")
+    return number
+
+
+def memory_budget() -> int:
+    """Bytes that the temporaries of one block may take now."""
+    for budget in (_of_call.get(), _of_package, os.environ.get("VISDET_ASSIGNERS_MEMORY_BUDGET")):
+        if budget:
+            return checked_budget(budget)
+    return DEFAULT_BUDGET
+
+
+@contextmanager
+def limit_memory(budget: int) -> Iterator[None]:
+    """Use this budget inside the ``with`` block, in this thread."""
+    token = _of_call.set(budget)
+    try:
+        yield
+    finally:
+        _of_call.reset(token)
+
+
+def static_shapes(device: torch.device) -> bool:
+    """Whether shapes may not depend on data: on every device but the CPU, while compiling, and where asked for."""
+    if torch.compiler.is_compiling() or device.type != "cpu":
+        return True
+    return os.environ.get("VISDET_ASSIGNERS_DEVICE_PATH") == "1"
+
+
+def split(count: int, bytes_each: int, device: torch.device, least: int = 1) -> list[slice]:
+    """Cut ``count`` rows or columns into blocks whose temporaries fit the budget, and on a CPU its cache.
+
+    A compiler gets one block: it fuses the temporaries away itself.
 
     Args:
-        num_rows: rows in all; 0 gives no slice.
-        bytes_per_row: what the temporaries of one row take.
-        budget: bytes, ``MEMORY_BUDGET`` if None.
+        count: in all; 0 gives no block.
+        bytes_each: what the temporaries of one of them take.
+        device: that the work is done on.
+        least: blocks on a CPU have as many if the budget allows, whatever its cache.
+
+    Returns:
+        Slices of at least one each.
 
     Example:
-        >>> list(split_rows(5, bytes_per_row=100, budget=250))
+        >>> with limit_memory(250):
+        ...     split(5, bytes_each=100, device=torch.device("cpu"))
         [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
     """
-    budget = MEMORY_BUDGET if budget is None else budget
-    step = max(1, budget // max(1, bytes_per_row))
-    for start in range(0, num_rows, step):
-        yield slice(start, min(start + step, num_rows))
+    if torch.compiler.is_compiling():
+        return [slice(0, count)]
+    step = memory_budget() // max(1, bytes_each)
+    if not static_shapes(device):
+        step = min(step, max(least, CACHE // max(1, bytes_each)))
+    step = max(1, step)
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
+
+
+def bounding_boxes(boxes: Tensor, blocks: list[slice]) -> Tensor:
+    """The box around the boxes of each block: (N, ..., 4) xyxy -> (number of blocks, 4)."""
+    around = [boxes[block].reshape(-1, 4) for block in blocks]
+    return torch.stack([torch.cat([each[:, :2].amin(0), each[:, 2:].amax(0)]) for each in around])
+
+
+def touching(bounds: Tensor, boxes: Tensor, reach: float = 0.0) -> Tensor:
+    """Which boxes come within ``reach`` pixels of others: (B, 4), (M, 4) xyxy -> (B, M) bool; borders touch."""
+    x1, y1, x2, y2 = bounds[:, None].unbind(-1)
+    near_x = (boxes[:, 0] <= x2 + reach) & (boxes[:, 2] >= x1 - reach)
+    return near_x & (boxes[:, 1] <= y2 + reach) & (boxes[:, 3] >= y1 - reach)

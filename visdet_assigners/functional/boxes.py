@@ -7,6 +7,8 @@ and is equal to it to the last bit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -59,23 +61,27 @@ def box_overlaps(boxes1: Tensor, boxes2: Tensor, mode: str = "iou", aligned: boo
     if aligned and boxes1.shape[:-1] != boxes2.shape[:-1]:
         counts = f"{boxes1.shape[-2]} and {boxes2.shape[-2]}"
         raise ValueError(f"aligned overlaps need as many boxes on both sides, got {counts}")
-    first, second = boxes1, boxes2
+    # Each coordinate in one piece, so that the arithmetic runs along it; in place, so that few matrices are made.
+    columns1, columns2 = boxes1.mT.contiguous(), boxes2.mT.contiguous()  # (..., 4, A), (..., 4, B)
     if not aligned:
-        first, second = boxes1[..., :, None, :], boxes2[..., None, :, :]
+        columns1, columns2 = columns1[..., None], columns2[..., None, :]
+    first, second = (columns.unbind(-2 if aligned else -3) for columns in (columns1, columns2))  # x1, y1, x2, y2
 
-    def extent(start: int, outer: bool) -> Tensor:
+    def extent(axis: int, outer: bool) -> Tensor:
         low, high = (torch.min, torch.max) if outer else (torch.max, torch.min)
-        end = high(first[..., start + 2], second[..., start + 2])
-        return (end - low(first[..., start], second[..., start])).clamp(min=0)
+        return high(first[axis + 2], second[axis + 2]).sub_(low(first[axis], second[axis])).clamp_(min=0)
 
-    overlap = extent(0, outer=False) * extent(1, outer=False)
-    union = box_area(first) if mode == "iof" else box_area(first) + box_area(second) - overlap
-    union = union.clamp(min=eps)
-    iou = overlap / union
+    def area(sides: Sequence[Tensor]) -> Tensor:
+        return (sides[2] - sides[0]) * (sides[3] - sides[1])
+
+    overlap = extent(0, outer=False).mul_(extent(1, outer=False))
+    union = area(first) if mode == "iof" else (area(first) + area(second)).sub_(overlap)
+    union.clamp_(min=eps)
+    iou = overlap.div_(union)
     if mode != "giou":
         return iou
-    enclosing = (extent(0, outer=True) * extent(1, outer=True)).clamp(min=eps)
-    return iou - (enclosing - union) / enclosing
+    enclosing = extent(0, outer=True).mul_(extent(1, outer=True)).clamp_(min=eps)
+    return iou.sub_((enclosing - union).div_(enclosing))
 
 
 def box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
@@ -83,28 +89,26 @@ def box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     return box_overlaps(boxes1, boxes2)
 
 
-def center_distance(priors: Tensor, gts: Tensor) -> Tensor:
-    """Euclidean distance of centres: (N, 4), (M, 4) xyxy -> (N, M), in the unit of the boxes.
+def center_distance(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """Euclidean distance of centres: (A, 4), (B, 4) xyxy -> (A, B), in the unit of the boxes.
 
     Written as a subtraction: above 25 rows ``torch.cdist`` is a matrix product, whose rounding changes which priors
     are nearest.
     """
-    prior_x, prior_y = box_center(priors)
-    gt_x, gt_y = box_center(gts)
-    return ((prior_x[:, None] - gt_x).pow(2) + (prior_y[:, None] - gt_y).pow(2)).sqrt()
+    (x1, y1), (x2, y2) = box_center(boxes1), box_center(boxes2)
+    return (x1[:, None] - x2).pow_(2).add_((y1[:, None] - y2).pow_(2)).sqrt_()
 
 
 def border_distance(x: Tensor, y: Tensor, boxes: Tensor) -> Tensor:
     """Signed distance of points to the nearest border of boxes, positive inside.
 
     Args:
-        x: (..., M) or (..., 1), horizontal coordinates; ``y`` alike.
+        x: (...), horizontal coordinates, such that they and the boxes broadcast; ``y`` alike.
         y: vertical coordinates.
-        boxes: (M, 4) xyxy.
+        boxes: (..., 4) xyxy: (M, 4) for x of (N, 1), or (M, 1, 4) for x of (N,).
 
     Returns:
-        (..., M): the smallest of the distances to the left, top, right and bottom border.
+        (...): the smallest of the distances to the left, top, right and bottom border.
     """
-    horizontal = torch.min(x - boxes[:, 0], boxes[:, 2] - x)
-    vertical = torch.min(y - boxes[:, 1], boxes[:, 3] - y)
-    return torch.min(horizontal, vertical)
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return torch.min(torch.min(x - x1, x2 - x), torch.min(y - y1, y2 - y))

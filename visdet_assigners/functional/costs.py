@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from visdet_assigners.functional.blocks import split_rows
+from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.boxes import box_overlaps, xyxy_to_cxcywh
+from visdet_assigners.functional.tensors import evenly
 
 
 def softmax_cost(logits: Tensor, labels: Tensor) -> Tensor:
@@ -92,7 +93,8 @@ def box_l1_cost(boxes: Tensor, gts: Tensor, image_size: tuple[int, int], box_for
     if box_format == "xywh":
         boxes, gts = xyxy_to_cxcywh(boxes), xyxy_to_cxcywh(gts)
     height, width = image_size
-    scale = gts.new_tensor([width, height, width, height])
+    scale = gts.new_full((4,), width)
+    scale[1::2] = height  # filled, not copied from the host: that would wait for a device
     return torch.cdist(boxes / scale, gts / scale, p=1)
 
 
@@ -104,9 +106,6 @@ def overlap_cost(boxes: Tensor, gts: Tensor, mode: str = "giou") -> Tensor:
 def one_hot_cost(scores: Tensor, labels: Tensor) -> Tensor:
     """Binary cross entropy of all class scores against the one-hot label, summed over classes (SimOTA, eq. 1).
 
-    The cost of a prior depends on the class of the object alone, so that it is computed once for each class or once
-    for each object, whichever is fewer, and over blocks of priors: nothing of size (N, M, C) is made.
-
     Args:
         scores: (N, C) probabilities.
         labels: (M,) int64, 0 to C - 1.
@@ -114,38 +113,70 @@ def one_hot_cost(scores: Tensor, labels: Tensor) -> Tensor:
     Returns:
         (N, M) in the dtype of the scores; computed in float32.
     """
-    num_classes = scores.shape[1]
-    by_class = num_classes <= len(labels)
-    classes = torch.arange(num_classes, device=labels.device) if by_class else labels
-    targets = F.one_hot(classes, num_classes).float()  # (K, C)
-    cost = scores.new_empty(len(scores), len(classes))
-    for rows in split_rows(len(scores), bytes_per_row=3 * 4 * targets.numel()):
-        block = scores[rows].float()[:, None].expand(-1, len(classes), -1)
-        with torch.autocast(scores.device.type, enabled=False):
-            entropy = F.binary_cross_entropy(block, targets.expand(len(block), -1, -1), reduction="none")
-        cost[rows] = entropy.sum(-1).to(cost.dtype)
-    return cost[:, labels] if by_class else cost
+    cost, number = one_hot_costs(scores, labels)
+    return cost[number].T
 
 
-def soft_label_cost(logits: Tensor, labels: Tensor, iou: Tensor) -> Tensor:
+def one_hot_costs(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The costs of `one_hot_cost`, once for each class that the ground truths have.
+
+    Returns:
+        Costs (K, N), and for each ground truth (M,) its row in them.  Where shapes may not depend on the data, K is C
+        or M, whichever is less.
+    """
+    if not static_shapes(scores.device):
+        classes, number = labels.unique(return_inverse=True)
+    elif scores.shape[1] <= len(labels):
+        classes, number = torch.arange(scores.shape[1], device=labels.device), labels
+    else:
+        classes, number = labels, torch.arange(len(labels), device=labels.device)
+    wide = scores.float()
+    with torch.autocast(scores.device.type, enabled=False):
+        if_absent = F.binary_cross_entropy(wide, torch.zeros_like(wide), reduction="none")
+        if_present = F.binary_cross_entropy(wide, torch.ones_like(wide), reduction="none")
+    return sum_with_one_replaced(if_absent, if_present[:, classes], classes).to(scores.dtype), number
+
+
+def soft_label_cost(logits: Tensor, labels: Tensor, iou: Tensor, if_absent: Tensor | None = None) -> Tensor:
     """Binary cross entropy of all classes against the IoU at the right one, weighted by the squared gap (RTMDet, eq.
     2).
-
-    Computed over blocks of priors, so that nothing of size (N, M, C) is made.
 
     Args:
         logits: (N, C).
         labels: (M,) int64, 0 to C - 1.
         iou: (N, M), the soft labels.
+        if_absent: (N, C), what every class costs as the wrong one, for callers that come with blocks of ground truths.
 
     Returns:
         (N, M).
     """
-    one_hot = F.one_hot(labels.long(), logits.shape[1]).float()  # (M, C)
-    cost = torch.empty_like(iou)
-    for rows in split_rows(len(logits), bytes_per_row=5 * 4 * one_hot.numel()):
-        target = one_hot * iou[rows, :, None]  # (n, M, C)
-        predicted = logits[rows, None].expand_as(target)
-        entropy = F.binary_cross_entropy_with_logits(predicted, target, reduction="none")
-        cost[rows] = (entropy * (target - predicted.sigmoid()).abs().pow(2.0)).sum(dim=-1)
-    return cost
+    if_absent = soft_label_terms(logits, torch.zeros_like(logits)) if if_absent is None else if_absent
+    return sum_with_one_replaced(if_absent, soft_label_terms(logits[:, labels], iou), labels).T
+
+
+def soft_label_terms(logits: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross entropy times the squared gap of probability and target, entry by entry."""
+    entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return entropy * (targets - evenly(torch.sigmoid, logits)).abs().pow(2.0)
+
+
+def sum_with_one_replaced(terms: Tensor, replacement: Tensor, classes: Tensor) -> Tensor:
+    """Sum over C classes where one class has another term; the same to the last bit as a sum over (N, K, C).
+
+    Worked on in blocks of priors: nothing of size (N, K, C) is made.
+
+    Args:
+        terms: (N, C).
+        replacement: (N, K), what takes the place of a term.
+        classes: (K,) int64, of which class.
+
+    Returns:
+        (K, N).
+    """
+    num_priors, num_classes = terms.shape
+    sums = terms.new_empty(len(classes), num_priors)
+    for rows in split(num_priors, 2 * terms.element_size() * len(classes) * num_classes, terms.device):
+        each = terms[rows, None].repeat(1, len(classes), 1)  # (n, K, C)
+        each.scatter_(2, classes[None, :, None].expand(len(each), -1, 1), replacement[rows, :, None])
+        sums[:, rows] = each.sum(dim=-1).T
+    return sums

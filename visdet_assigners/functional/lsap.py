@@ -1,10 +1,30 @@
-"""The linear sum assignment problem, solved on the host by scipy."""
+"""The linear sum assignment problem, one or many at once, solved on the host by scipy."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+
+THREADED = 2**20
+"""Costs in all from which on several problems are solved side by side; scipy lets go of the interpreter's lock."""
+THREADS = 8
+
+
+class InvalidCostError(ValueError):
+    """A cost is NaN or infinite.
+
+    Attributes:
+        problem: which of the problems it belongs to.
+    """
+
+    def __init__(self, problem: int, of: int) -> None:
+        self.problem = problem
+        which = f" of problem {problem} of {of}" if of > 1 else ""
+        super().__init__(f"the costs{which} contain invalid numeric entries, NaN or infinite")
 
 
 def linear_assignment(cost: Tensor) -> tuple[Tensor, Tensor]:
@@ -20,12 +40,42 @@ def linear_assignment(cost: Tensor) -> tuple[Tensor, Tensor]:
         ``rows`` (P,) and ``columns`` (P,), int64 on the device of ``cost``; P = min(N, M), rows ascending.
 
     Raises:
-        ValueError: a cost is NaN or infinite.
+        InvalidCostError: a cost is NaN or infinite.
 
     Example:
         >>> linear_assignment(torch.tensor([[4., 1.], [2., 0.], [3., 2.]]))
         (tensor([0, 1]), tensor([1, 0]))
     """
-    pairs = linear_sum_assignment(cost.detach().to("cpu", torch.promote_types(cost.dtype, torch.float32)).numpy())
-    rows, columns = torch.stack([torch.from_numpy(side) for side in pairs]).to(cost.device)
-    return rows, columns
+    return linear_assignments([cost])[0]
+
+
+def linear_assignments(costs: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Solve many problems with one copy to the host and one back, large ones side by side.
+
+    Args:
+        costs: B problems (N_i, M_i) on one device, finite, computed in float32 at least.
+
+    Returns:
+        For each what ``linear_assignment`` returns.
+
+    Raises:
+        InvalidCostError: a cost is NaN or infinite; that is found out on the device.
+    """
+    if not costs:
+        return []
+    device, dtype = costs[0].device, torch.promote_types(costs[0].dtype, torch.float32)
+    wide = [cost.detach().to(dtype) for cost in costs]
+    finite = torch.stack([cost.isfinite().all() for cost in wide]).to(dtype)
+    everything = torch.cat([finite, *(cost.flatten() for cost in wide)]).to("cpu", copy=True)
+    finite, *flat = [part.numpy() for part in everything.split([len(costs), *(cost.numel() for cost in wide)])]
+    if not finite.all():
+        raise InvalidCostError(int(finite.argmin()), len(costs))
+    problems = [part.reshape(cost.shape) for part, cost in zip(flat, wide)]
+    if len(problems) > 1 and len(everything) >= THREADED:
+        with ThreadPoolExecutor(THREADS) as pool:
+            solved = list(pool.map(linear_sum_assignment, problems))
+    else:
+        solved = [linear_sum_assignment(problem) for problem in problems]
+    pairs = [torch.stack([torch.from_numpy(rows), torch.from_numpy(columns)]) for rows, columns in solved]
+    sizes = [pair.shape[1] for pair in pairs]
+    return [(rows, columns) for rows, columns in torch.cat(pairs, dim=1).to(device).split(sizes, dim=1)]

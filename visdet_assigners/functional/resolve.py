@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.select import cheapest, dynamic_k
 
 
@@ -24,18 +27,35 @@ def keep_best(candidates: Tensor, claimed: Tensor, quality: Tensor, num_priors: 
         which the winner claims it (0 where nobody does).
     """
     rows, num_gts = candidates.shape
-    flat = candidates.flatten()
-    offered = quality.masked_fill(~claimed, float("-inf")).flatten()
-    best = offered.new_full((num_priors,), float("-inf")).scatter_reduce(0, flat, offered, "amax")
-    wins = claimed & (quality == best[candidates])
     # One number for (ground truth, row), so that the smallest is the first ground truth.
-    order = torch.arange(num_gts, device=flat.device) * rows + torch.arange(rows, device=flat.device)[:, None]
+    order = torch.arange(num_gts, device=candidates.device) * rows
+    order = order + torch.arange(rows, device=candidates.device)[:, None]  # (K, M)
     nobody = rows * num_gts
-    order = order.masked_fill(~wins, nobody).flatten()
-    winner = order.new_full((num_priors,), nobody).scatter_reduce(0, flat, order, "amin")
+    winner = best_claim(candidates.flatten(), claimed.flatten(), quality.flatten(), order.flatten(), num_priors, nobody)
     matched = winner < nobody
     gt_index = torch.where(matched, winner // max(rows, 1), -1)
     return gt_index, torch.where(matched, winner % max(rows, 1), 0)
+
+
+def best_claim(priors: Tensor, claimed: Tensor, quality: Tensor, order: Tensor, num_priors: int, nobody: int) -> Tensor:
+    """Which of many claims on priors wins: that of highest quality, the first of equals.
+
+    Args:
+        priors: (P,) int64, the prior that each pair is about.
+        claimed: (P,) bool, the pairs that are claims.
+        quality: (P,), finite where claimed.
+        order: (P,) int64, by which the first of equals is known.
+        num_priors: N.
+        nobody: above every order.
+
+    Returns:
+        (N,) int64, the order of the winning claim, ``nobody`` where there is none.
+    """
+    offered = quality.masked_fill(~claimed, float("-inf"))
+    best = offered.new_full((num_priors,), float("-inf")).scatter_reduce(0, priors, offered, "amax")
+    wins = claimed & (quality == best[priors])
+    order = order.masked_fill(~wins, nobody)
+    return order.new_full((num_priors,), nobody).scatter_reduce(0, priors, order, "amin")
 
 
 def last_claim(claims: Tensor) -> Tensor:
@@ -44,43 +64,60 @@ def last_claim(claims: Tensor) -> Tensor:
     return (claims * number).amax(dim=-1).long() - 1
 
 
-def best_priors(iou: Tensor, allowed: Tensor, share: bool) -> Tensor:
-    """Let each allowed ground truth take the prior that overlaps it most; of several takers the last wins.
-
-    Args:
-        iou: (..., N, M), N and M at least 1.
-        allowed: (..., M) bool, the ground truths that may take.
-        share: a ground truth takes all the priors that have its best IoU; otherwise the first of them.
-
-    Returns:
-        (..., N) int64, the taker of each prior, -1 where there is none.
-    """
-    best_iou, best_prior = iou.max(dim=-2)  # (..., M)
-    if share:
-        return last_claim((iou == best_iou[..., None, :]) & allowed[..., None, :])
-    number = torch.arange(iou.shape[-1], device=iou.device).expand_as(best_prior).masked_fill(~allowed, -1)
-    nobody = number.new_full(iou.shape[:-1], -1)
-    return nobody.scatter_reduce(-1, best_prior, number, "amax")
+def first_true(marks: Tensor) -> Tensor:
+    """First row that is marked in each column: (..., M, N) bool -> (..., N) int64, the last row where none is."""
+    number = torch.arange(marks.shape[-2], dtype=torch.int32, device=marks.device)[:, None]
+    return torch.where(marks, number, marks.shape[-2] - 1).amin(dim=-2).long()
 
 
-def match_dynamic_k(cost: Tensor, iou: Tensor, allowed: Tensor, topk: int) -> Tensor:
+def match_dynamic_k(
+    iou_of: Callable[[slice], Tensor],
+    cost_of: Callable[[slice, Tensor], Tensor],
+    candidates: Tensor,
+    allowed: Tensor,
+    topk: int,
+) -> tuple[Tensor, Tensor]:
     """Give each ground truth its cheapest priors, as many as its largest IoUs sum to, at least one.
 
     A prior taken twice goes to the ground truth that it is cheapest for, which may be one that had not taken it
-    (Ge et al., YOLOX, arXiv:2107.08430).
+    (Ge et al., YOLOX, arXiv:2107.08430).  Works through the ground truths in blocks, twice: for the counts, then for
+    the costs.
 
     Args:
-        cost: (N, M), N at least 1.
-        iou: (N, M).
+        iou_of: the IoUs (m, N) of a block of ground truths; N at least 1.
+        cost_of: the costs (m, N) of a block, from its IoUs.
+        candidates: (N,) bool, the priors that may match.
         allowed: (M,) bool; the other ground truths get nothing.
         topk: IoUs that are summed.
 
     Returns:
-        (N,) int64, the ground truth of each prior, -1 where there is none.
+        (N,) int64, the ground truth of each prior, -1 where there is none, and (N,) the IoU with it, 0 likewise.
     """
-    counts = dynamic_k(iou, topk).clamp(min=1) * allowed
-    taken = cheapest(cost, counts)  # (N, M)
-    times = taken.sum(dim=1)
-    only = taken.int().argmax(dim=1)
-    cheapest_gt = cost.masked_fill(~allowed, float("inf")).min(dim=1).indices
-    return torch.where(times == 0, -1, torch.where(times == 1, only, cheapest_gt))
+    num_priors, num_gts, device = len(candidates), len(allowed), allowed.device
+    topk = min(topk, num_priors)
+    blocks = split(num_gts, 10 * 4 * num_priors, device)
+    largest = [iou_of(block).masked_fill(~candidates, 0).topk(topk, dim=1).values for block in blocks]
+    deserved = dynamic_k(torch.cat(largest).T.contiguous()).clamp(min=1) * allowed
+    counts = deserved if static_shapes(device) else deserved.tolist()
+    times = torch.zeros(num_priors, dtype=torch.int32, device=device)
+    only = cheapest_gt = torch.zeros_like(candidates, dtype=torch.long)
+    only_iou = cheapest_iou = torch.zeros(num_priors, device=device)
+    lowest = torch.full((num_priors,), float("inf"), device=device)
+    for block in blocks:
+        iou = iou_of(block)
+        cost = cost_of(block, iou).masked_fill_(~(allowed[block, None] & candidates), float("inf"))  # (m, N)
+        taken = cheapest(cost.T, counts[block], topk).T & candidates
+
+        times += taken.sum(dim=0)
+        here, row = taken.any(dim=0), first_true(taken)
+        only = torch.where(here, row + block.start, only)
+        only_iou = torch.where(here, iou.gather(0, row[None])[0], only_iou)
+
+        low = cost.amin(dim=0)
+        here, row = (low < lowest) | (block.start == 0), first_true(cost == low)
+        cheapest_gt = torch.where(here, row + block.start, cheapest_gt)
+        cheapest_iou = torch.where(here, iou.gather(0, row[None])[0], cheapest_iou)
+        lowest = torch.minimum(lowest, low)
+    gt_index = torch.where(times == 0, -1, torch.where(times == 1, only, cheapest_gt))
+    iou = torch.where(times == 1, only_iou, cheapest_iou)
+    return gt_index, torch.where(times == 0, 0, iou)

@@ -12,53 +12,77 @@ def nearest_per_level(distance: Tensor, level_sizes: Sequence[int], topk: int) -
     """Indices of the ``topk`` smallest distances in each level, for each ground truth.
 
     Args:
-        distance: (N, M), levels one after another along the first dimension.
+        distance: (M, N), levels one after another along the second dimension.
         level_sizes: priors in each level, L numbers that sum to N; a level may be empty.
         topk: candidates per level and ground truth; a level with fewer priors gives all it has.
 
     Returns:
-        (K, M) int64, rows of ``distance``; K is the sum over the levels of min(topk, size).  Equal distances are
+        (M, K) int64, columns of ``distance``; K is the sum over the levels of min(topk, size).  Equal distances are
         ordered as ``torch.topk`` orders them, which depends on the level's size and on the device.
     """
     chosen, start = [], 0
     for size in level_sizes:
-        level = distance[start : start + size]
-        chosen.append(level.topk(min(topk, size), dim=0, largest=False).indices + start)
+        level = distance[:, start : start + size]
+        chosen.append(level.topk(min(topk, size), dim=1, largest=False).indices + start)
         start += size
-    return torch.cat(chosen)
+    return torch.cat(chosen, dim=1)
 
 
-def dynamic_k(iou: Tensor, topk: int) -> Tensor:
-    """How many priors each ground truth deserves: the sum of its ``topk`` largest IoUs, truncated.
+def largest_of_each(values: Tensor, owners: Tensor, num_owners: int, count: int) -> Tensor:
+    """The largest values of each owner, on a CPU alone: how many an owner has depends on the data.
+
+    Args:
+        values: (P,), at least 0.
+        owners: (P,) int64, 0 to ``num_owners`` - 1.
+        num_owners: M.
+        count: how many of each.
+
+    Returns:
+        (M, count) int64, rows of ``values``, largest first; P where an owner has no more.  Equal values are chosen
+        among as ``torch.topk`` chooses.
+    """
+    order = owners.argsort(stable=True)
+    sizes = owners.bincount(minlength=num_owners)
+    place = torch.arange(len(owners)) - (sizes.cumsum(0) - sizes)[owners[order]]
+    width = max(int(sizes.max()), count)
+    rows = values.new_full((num_owners, width), -1).index_put((owners[order], place), values[order])
+    numbers = order.new_full((num_owners, width), len(values)).index_put((owners[order], place), order)
+    return numbers.gather(1, rows.topk(count, dim=1).indices)
+
+
+def dynamic_k(largest: Tensor) -> Tensor:
+    """How many priors each ground truth deserves: the sum of its largest IoUs, truncated.
 
     Ge et al., OTA, CVPR 2021, arXiv:2103.14259, section 3.3.
 
     Args:
-        iou: (N, M), N at least 1.
-        topk: IoUs to sum; fewer priors give all they have.
+        largest: (k, M), the largest IoUs of each ground truth.
 
     Returns:
         (M,) int32, at least 0.
     """
-    return iou.topk(min(topk, iou.shape[0]), dim=0).values.sum(0).int()
+    return largest.sum(0).int()
 
 
-def cheapest(cost: Tensor, counts: Tensor) -> Tensor:
+def cheapest(cost: Tensor, counts: Tensor | Sequence[int], limit: int) -> Tensor:
     """Mark for each ground truth the priors of lowest cost, as many as ``counts`` says.
-
-    Ground truths of the same count are served by one ``topk``, so the number of calls is bounded by the largest count
-    and does not grow with M; the counts are read on the host, one wait on a device.
 
     Args:
         cost: (N, M).
-        counts: (M,) integers from 0 to N.
+        counts: (M,) integers from 0 to N: a list where shapes may depend on them, else a tensor.
+        limit: the largest that a count may be.
 
     Returns:
-        (N, M) bool.  Equal costs are chosen among as ``torch.topk`` chooses for one column and that k.
+        (N, M) bool.  Equal costs are chosen among as ``torch.topk`` chooses: for one column and its own count, where
+        the counts are a list; else for ``limit`` of them.
     """
     chosen = torch.zeros_like(cost, dtype=torch.bool)
+    if isinstance(counts, Tensor):
+        rows = cost.topk(min(limit, len(cost)), dim=0, largest=False).indices  # (limit, M)
+        return chosen.scatter_(0, rows, torch.arange(len(rows), device=cost.device)[:, None] < counts)
+    # Ground truths of the same count are served by one topk.
     columns_of: dict[int, list[int]] = {}
-    for column, count in enumerate(counts.tolist()):
+    for column, count in enumerate(counts):
         columns_of.setdefault(count, []).append(column)
     for count, columns in columns_of.items():
         if count:

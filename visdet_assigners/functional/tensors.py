@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from visdet_assigners.functional.blocks import static_shapes
+
+REGISTER = 64
+"""Entries that a CPU works on at once, at most."""
 
 
 def as_tensor(boxes: Any) -> Any:
@@ -18,12 +26,39 @@ def as_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
+def padded(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Put tensors of different lengths into one, with zeros behind each, at least one.
+
+    Args:
+        tensors: B tensors (N_i, ...); N_i may be 0.
+
+    Returns:
+        (B, N, ...) with N above the largest N_i, and (B, N) bool, which rows are no padding.
+    """
+    blank = tensors[0].new_zeros(1, *tensors[0].shape[1:])
+    batch = pad_sequence([torch.cat([tensor, blank]) for tensor in tensors], batch_first=True)
+    lengths = torch.tensor([[len(tensor)] for tensor in tensors]).to(blank.device, non_blocking=True)
+    return batch, torch.arange(batch.shape[1], device=blank.device) < lengths
+
+
+def evenly(function: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
+    """Apply a function of single entries so that equal entries have equal results, wherever they stand.
+
+    On a CPU torch computes the last few entries, those that don't fill a register, by other instructions, and sigmoid
+    and powers of them may differ in the last bit.  Here all entries fill registers.
+    """
+    if tensor.device.type != "cpu" or torch.compiler.is_compiling():
+        return function(tensor)
+    count = tensor.numel()
+    return function(F.pad(tensor.reshape(-1), (0, -count % REGISTER)))[:count].view(tensor.shape)
+
+
 def finite_fault(value: Tensor) -> str:
     """Say where a floating tensor on CPU is not finite: ``"[3, 0] is nan; not finite: 1 of 40 entries"`` or nothing.
 
     Tensors on a device are not looked at, since the look would wait for it.
     """
-    if value.device.type != "cpu" or not value.is_floating_point() or torch.isfinite(value.sum()):
+    if static_shapes(value.device) or not value.is_floating_point() or torch.isfinite(value.sum()):
         return ""
     bad = (~torch.isfinite(value)).nonzero()  # a sum of finite entries may overflow, hence the second look
     if not len(bad):
@@ -34,7 +69,7 @@ def finite_fault(value: Tensor) -> str:
 
 def label_fault(labels: Tensor, num_classes: int) -> str:
     """Say which label is no class from 0 to ``num_classes`` - 1, or nothing; a device is not waited for."""
-    if labels.device.type != "cpu" or not len(labels):
+    if static_shapes(labels.device) or not len(labels):
         return ""
     low, high = int(labels.min()), int(labels.max())
     if low >= 0 and high < num_classes:

@@ -1,0 +1,197 @@
+"""Overlaps of priors and ground truths, block by block: who overlaps whom most, and nothing of size (N, M) is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from visdet_assigners.functional.blocks import bounding_boxes, split, static_shapes, touching
+from visdet_assigners.functional.boxes import box_overlaps
+from visdet_assigners.functional.resolve import first_true
+
+Overlaps = Callable[[Tensor, Tensor], Tensor]
+"""Pairwise overlaps: (..., A, 4), (..., B, 4) xyxy -> (..., A, B)."""
+LEAST = 512
+"""Priors of a block on a CPU: enough to be worth the calls, few enough to lie side by side."""
+APART = 4
+"""How many times fewer ground truths than there are a block on a CPU is expected to meet."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some priors, and the ground truths that may overlap one of them.
+
+    Attributes:
+        rows: of the priors.
+        columns: (m,) int64, ascending; None stands for all ground truths.
+    """
+
+    rows: slice
+    columns: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class OverlapTable:
+    """Overlaps of M ground truths with N priors, computed when asked for.
+
+    Attributes:
+        num_gts: M.
+        blocks: all pairs but those that don't overlap at all.
+        at: the overlaps (..., m, n) of a block; of any block, not only of those above.
+        sparse: whether shapes may depend on the data, as on a CPU.
+    """
+
+    num_gts: int
+    blocks: list[Block]
+    at: Callable[[Block], Tensor]
+    sparse: bool
+
+
+def near_blocks(candidates: Tensor, gts: Tensor, matrices: int, reach: float | None) -> list[Block]:
+    """Cut priors into blocks, on a CPU each with the ground truths that come near one of its boxes.
+
+    Args:
+        candidates: (..., N, A, 4) xyxy, A boxes of each prior; the first dimensions are images.
+        gts: (..., M, 4) xyxy; M at least 1.
+        matrices: of a block's size that are there at once, each with an entry for a box and a ground truth.
+        reach: pixels up to which a pair counts as near; None leaves nothing out.
+    """
+    num_priors, per_prior = candidates.shape[-3:-1]
+    culls = not static_shapes(gts.device) and gts.ndim == 2 and reach is not None
+    bytes_each = matrices * gts.element_size() * per_prior * gts[..., 0].numel()
+    rows = split(num_priors, bytes_each // APART if culls else bytes_each, gts.device, LEAST)
+    if not culls or len(rows) == 1:
+        return [Block(each) for each in rows]
+    near = touching(bounding_boxes(candidates, rows), gts, reach or 0.0)
+    return [Block(each, columns.nonzero()[:, 0]) for each, columns in zip(rows, near)]
+
+
+def overlap_table(
+    candidates: Tensor,
+    gts: Tensor,
+    overlaps: Overlaps,
+    reach: float | None = None,
+    ignored: Tensor | None = None,
+) -> OverlapTable:
+    """Lay out the overlaps of priors, each the best of its A candidate boxes, with ground truths.
+
+    Args:
+        candidates: (..., N, A, 4) xyxy; the first dimensions are images; N and A at least 1.
+        gts: (..., M, 4) xyxy; M at least 1.
+        overlaps: of ground truths and candidates.
+        reach: pixels from which on boxes apart overlap by exactly 0; None where that isn't known.
+        ignored: (..., N) bool, priors whose overlaps are all -1.
+    """
+    per_prior = candidates.shape[-2]
+    blocks = near_blocks(candidates, gts, 4, reach)
+
+    def at(block: Block) -> Tensor:
+        boxes = candidates[..., block.rows, :, :].transpose(-3, -2).flatten(-3, -2)  # (..., A * n, 4)
+        table = overlaps(gts if block.columns is None else gts[block.columns], boxes)  # (..., m, A * n)
+        if per_prior > 1:
+            table = table.unflatten(-1, (per_prior, -1)).amax(dim=-2)
+        return table if ignored is None else table.masked_fill(ignored[..., None, block.rows], -1)
+
+    sparse = not static_shapes(gts.device) and gts.ndim == 2
+    return OverlapTable(gts.shape[-2], blocks, at, sparse)
+
+
+def table_of(overlaps: Tensor) -> OverlapTable:
+    """The table of overlaps that are there already, (..., M, N)."""
+
+    def at(block: Block) -> Tensor:
+        rows = overlaps[..., block.rows]
+        return rows if block.columns is None else rows[block.columns]
+
+    sparse = not static_shapes(overlaps.device) and overlaps.ndim == 2
+    return OverlapTable(overlaps.shape[-2], [Block(slice(0, overlaps.shape[-1]))], at, sparse)
+
+
+def best_ground_truths(table: OverlapTable) -> tuple[Tensor, Tensor, Tensor]:
+    """The ground truth that each prior overlaps most, the first of equals.
+
+    Returns:
+        Of each prior the best overlap (..., N) and its ground truth (..., N) int64; and of each block the best overlap
+        of each ground truth, (..., B, M).
+    """
+    qualities, firsts, bests = [], [], []
+    for block in table.blocks:
+        overlaps = table.at(block)  # (..., m, n)
+        shape = (*overlaps.shape[:-2], table.num_gts)
+        if overlaps.shape[-2] == 0:  # nothing near: the first of equals at overlap 0
+            qualities.append(overlaps.new_zeros(overlaps.shape[-1]))
+            firsts.append(torch.zeros_like(qualities[-1], dtype=torch.long))
+            bests.append(overlaps.new_zeros(shape))
+            continue
+        quality = overlaps.amax(dim=-2)
+        first, best = first_true(overlaps == quality[..., None, :]), overlaps.amax(dim=-1)
+        if block.columns is not None:  # those left out overlap by 0
+            first = torch.where(quality > 0, block.columns[first], 0)
+            best = overlaps.new_zeros(shape).index_copy(-1, block.columns, best)
+        qualities.append(quality)
+        firsts.append(first)
+        bests.append(best)
+    return torch.cat(qualities, dim=-1), torch.cat(firsts, dim=-1), torch.stack(bests, dim=-2)
+
+
+def best_priors(table: OverlapTable, block_best: Tensor, allowed: Tensor, share: bool) -> Tensor:
+    """Let each allowed ground truth take the prior that overlaps it most; of several takers the last wins.
+
+    Args:
+        table: of M ground truths and N priors.
+        block_best: (..., B, M), the best overlap of each ground truth in each block of the table.
+        allowed: (..., M) bool, the ground truths that may take.
+        share: a ground truth takes all the priors that have its best overlap; otherwise the first of them.
+
+    Returns:
+        (..., N) int64, the taker of each prior, -1 where there is none.
+    """
+    best = block_best.amax(dim=-2)  # (..., M)
+    holds = (block_best == best[..., None, :]) & allowed[..., None, :]  # (..., B, M)
+    last_row = table.blocks[-1].rows.stop
+    takers, firsts = [], torch.full_like(best, last_row, dtype=torch.long)
+    number = torch.arange(1, table.num_gts + 1, dtype=torch.int32, device=best.device)
+    for index, block in enumerate(table.blocks):
+        columns = holds[index].nonzero()[:, 0] if table.sparse else None
+        rows = torch.arange(block.rows.start, block.rows.stop, device=best.device)
+        if columns is not None and not len(columns):
+            takers.append(torch.zeros_like(rows, dtype=torch.int32))
+            continue
+        overlaps = table.at(Block(block.rows, columns))  # (..., m, n)
+        mine = slice(None) if columns is None else columns
+        takes = (overlaps == best[..., mine, None]) & holds[..., index, mine, None]
+        if share:
+            takers.append((takes * number[mine, None]).amax(dim=-2))
+        else:
+            first = torch.where(takes, rows, last_row).amin(dim=-1)
+            firsts[..., mine] = torch.minimum(firsts[..., mine], first)
+    if share:
+        return torch.cat(takers, dim=-1).long() - 1
+    # The place behind the last row is for those that take nothing.
+    nobody = torch.full_like(best[..., :1], -1, dtype=torch.long).expand(*best.shape[:-1], last_row + 1)
+    return nobody.scatter_reduce(-1, firsts, (number.long() - 1).expand_as(firsts), "amax")[..., :-1]
+
+
+def overlapping_pairs(table: OverlapTable) -> tuple[Tensor, Tensor, Tensor]:
+    """All pairs that overlap, on a CPU alone: how many there are depends on the data.
+
+    Returns:
+        Ground truth, prior, and overlap of each pair, (P,) each; the priors of a ground truth are ascending.
+    """
+    gts, priors, values = [], [], []
+    for block in table.blocks:
+        overlaps = table.at(block)  # (m, n)
+        row, column = (overlaps > 0).nonzero().unbind(1)
+        gts.append(row if block.columns is None else block.columns[row])
+        priors.append(column + block.rows.start)
+        values.append(overlaps[row, column])
+    return torch.cat(gts), torch.cat(priors), torch.cat(values)
+
+
+def overlaps_of_pairs(boxes: Tensor, gts: Tensor, candidates: Tensor) -> Tensor:
+    """IoU of ground truths with some boxes each: (N, 4), (M, 4), (M, K) rows of the boxes -> (M, K)."""
+    pairs = boxes[candidates]  # (M, K, 4)
+    return box_overlaps(pairs, gts[:, None].expand_as(pairs), aligned=True)
