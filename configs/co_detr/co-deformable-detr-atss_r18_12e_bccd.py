@@ -1,5 +1,5 @@
 # K = 1: an ATSS head beside the encoder, its positives as queries.
-_base_ = ["./deformable-detr_r18_20e_bccd.py", "../_base_/models/co-detr_branches_r18.py"]
+_base_ = ["./deformable-detr_r18_12e_bccd.py", "../_base_/models/co-detr_branches_r18.py"]
 
 model = dict(
     type="visdet_assigners.CoDeformableDETR",
