@@ -24,7 +24,11 @@ TASK_UTILS: Any = None
 MODELS: Any = None
 """The child registry of our heads, likewise; it imports them, and mmdet with them, when it is first asked for one."""
 
+HOOKS: Any = None
+"""The child registry of our hooks, likewise."""
+
 try:
+    from mmengine.registry import HOOKS as ROOT_HOOKS
     from mmengine.registry import MODELS as ROOT_MODELS
     from mmengine.registry import TASK_UTILS as ROOT
     from mmengine.registry import Registry
@@ -34,6 +38,7 @@ except ModuleNotFoundError as error:
 else:
     TASK_UTILS = Registry("task util", parent=ROOT, scope=SCOPE, locations=[SCOPE])
     MODELS = Registry("model", parent=ROOT_MODELS, scope=SCOPE, locations=[f"{SCOPE}.heads", f"{SCOPE}.codetr"])
+    HOOKS = Registry("hook", parent=ROOT_HOOKS, scope=SCOPE, locations=[f"{SCOPE}.observe.hook"])
 
 T = TypeVar("T", bound=type)
 

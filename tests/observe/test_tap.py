@@ -227,6 +227,28 @@ def test_taps_nest():
     assert is_untouched(head)
 
 
+def test_taps_may_end_in_any_order():
+    head = Head()
+    first, second = record_assignments(head), record_assignments(head)
+    early, late = first.__enter__(), second.__enter__()
+    head.loss([0.6])
+    first.__exit__(None, None, None)
+    head.loss([0.6])
+    assert (len(early), len(late)) == (3, 6)
+    second.__exit__(None, None, None)
+    assert is_untouched(head)
+
+
+def test_a_method_of_the_object_itself_comes_back():
+    head = Head()
+    own = head.assigner.assign
+    head.assigner.assign = own
+    with record_assignments(head) as records:
+        head.loss([0.6])
+    assert len(records) == 3
+    assert vars(head.assigner)["assign"] is own
+
+
 def test_what_is_no_assigner_is_left_alone():
     class AssigningModule(nn.Module):
         def assign(self):

@@ -27,9 +27,9 @@ from visdet_assigners.assignment import IGNORED, NEGATIVE
 
 # Fields of `pred_instances` that follow from the image size and the ground truths alone.
 _FIXED_FIELDS = {"priors", "approxs", "valid_flags", "responsible_flags"}
-_METHODS = ("assign", "assign_batch")
 # Name under which data samples and their ground truths carry their image through a head; copies carry it, too.
 _MARK = "_tapped_image"
+_Around = Callable[..., Any]  # takes what it is around, and that one's arguments
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def watch(model: nn.Module, on_call: Callable[[AssignmentCall], None]) -> Iterat
 
     Every assigner of the model is covered, ours, mmdet's or anybody's, also in lists, tuples and dictionaries, and
     whether the head asks for one image or for a batch.  The assigners are as before when the block is left, also
-    through an exception; watches may be nested.  An assigner that two modules share is known by the first one's name.
+    through an exception; watches may overlap.  An assigner that two modules share is known by the first one's name.
     Heads that compute targets themselves (FCOS, AutoAssign) call no assigner.  Don't copy or pickle the model inside
     the block: the copies would keep calling.
 
@@ -150,28 +150,22 @@ def watch(model: nn.Module, on_call: Callable[[AssignmentCall], None]) -> Iterat
         on_call: whatever it raises stops the model.
     """
     step = _Step()
-    shadowed: list[tuple[Any, str, Any]] = []
-
-    def shadow(holder: Any, method: str, replacement: Any) -> None:
-        shadowed.append((holder, method, vars(holder).get(method)))
-        vars(holder)[method] = replacement
-
+    shadowed: list[tuple[Any, str, _Around]] = []
     try:
         for _, part in model.named_modules():
             if callable(getattr(type(part), "loss", None)):
-                shadow(part, "loss", step.around(part.loss))
+                shadowed.append((part, "loss", step.loss))
         for module, attribute, assigner in find_assigners(model):
             watched = _Watched(module, attribute, assigner, step, on_call)
-            for method in _METHODS:
+            for method in ("assign", "assign_batch"):
                 if callable(getattr(assigner, method, None)):
-                    shadow(assigner, method, watched.around(getattr(assigner, method)))
+                    shadowed.append((assigner, method, watched.around(getattr(assigner, method))))
+        for holder, method, around in shadowed:
+            _Shadow.of(holder, method).layers.append(around)
         yield
     finally:
-        for holder, method, before in reversed(shadowed):
-            if before is None:
-                vars(holder).pop(method, None)
-            else:
-                vars(holder)[method] = before
+        for holder, method, around in shadowed:
+            _Shadow.remove(holder, method, around)
 
 
 @contextmanager
@@ -253,6 +247,47 @@ def as_record(call: AssignmentCall) -> AssignmentRecord:
     )
 
 
+class _Shadow:
+    """Stands on an object in the place of one of its methods, with layers around that; gone with the last of them.
+
+    Watches may begin and end in any order, as hooks do.
+    """
+
+    def __init__(self, original: Callable[..., Any], before: Any) -> None:
+        functools.update_wrapper(self, original)
+        self.original = original
+        self.before = before
+        self.layers: list[_Around] = []
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        call = self.original
+        for around in self.layers:
+            call = functools.partial(around, call)
+        return call(*args, **kwargs)
+
+    @classmethod
+    def of(cls, holder: Any, method: str) -> _Shadow:
+        """The shadow of a method, cast now if there is none."""
+        present = vars(holder).get(method)
+        if not isinstance(present, cls):
+            present = vars(holder)[method] = cls(getattr(holder, method), present)
+        return present
+
+    @classmethod
+    def remove(cls, holder: Any, method: str, around: _Around) -> None:
+        """Take one layer away, and the shadow where that was the last; a layer that isn't there is no mistake."""
+        shadow = vars(holder).get(method)
+        if not isinstance(shadow, cls) or around not in shadow.layers:
+            return
+        shadow.layers.remove(around)
+        if shadow.layers:
+            return
+        if shadow.before is None:
+            del vars(holder)[method]
+        else:
+            vars(holder)[method] = shadow.before
+
+
 class _Step:
     """The training step at hand: its images, and how often each assigner was asked for each of them."""
 
@@ -260,30 +295,25 @@ class _Step:
         self.images: list[ImageInfo] = []
         self.asked: Counter = Counter()
 
-    def around(self, loss: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a ``loss`` that marks the data samples it is given with their images while it runs."""
-
-        @functools.wraps(loss)
-        def marked_loss(*args: Any, **kwargs: Any) -> Any:
-            samples: Sequence[Any] = next(filter(_are_samples, [*args, *kwargs.values()]), [])
-            if self.images or not samples:  # a head's loss inside that of the detector, or a loss of something else
-                return loss(*args, **kwargs)
-            self.asked.clear()
-            self.images = [_mark_of(sample) or _image_info(index, sample) for index, sample in enumerate(samples)]
-            marked = []
-            for sample, image in zip(samples, self.images):
-                for carrier in (sample, sample.gt_instances):
-                    if _mark_of(carrier) is None:
-                        carrier.set_metainfo({_MARK: image})
-                        marked.append(carrier)
-            try:
-                return loss(*args, **kwargs)
-            finally:
-                self.images = []
-                for carrier in marked:
-                    delattr(carrier, _MARK)
-
-        return marked_loss
+    def loss(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Mark the data samples that a ``loss`` is given with their images while it runs."""
+        samples: Sequence[Any] = next(filter(_are_samples, [*args, *kwargs.values()]), [])
+        if self.images or not samples:  # a head's loss inside that of the detector, or a loss of something else
+            return call(*args, **kwargs)
+        self.asked.clear()
+        self.images = [_mark_of(sample) or _image_info(index, sample) for index, sample in enumerate(samples)]
+        marked = []
+        for sample, image in zip(samples, self.images):
+            for carrier in (sample, sample.gt_instances):
+                if _mark_of(carrier) is None:
+                    carrier.set_field(image, _MARK, field_type="metainfo")
+                    marked.append(carrier)
+        try:
+            return call(*args, **kwargs)
+        finally:
+            self.images = []
+            for carrier in marked:
+                delattr(carrier, _MARK)
 
 
 class _Watched:
@@ -300,18 +330,17 @@ class _Watched:
         self.number = 0
         self.busy = False
 
-    def around(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the assigner's own method with each image of its outcome handed on."""
-        signature = inspect.signature(original)
+    def around(self, method: Callable[..., Any]) -> _Around:
+        """Return the layer that hands on each image of a method's outcome."""
+        signature = inspect.signature(method)
         keywords = [name for name, value in signature.parameters.items() if value.kind is value.VAR_KEYWORD]
 
-        @functools.wraps(original)
-        def method(*args: Any, **kwargs: Any) -> Any:
+        def layer(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             if self.busy:  # a method for a batch that calls the one for an image
-                return original(*args, **kwargs)
+                return call(*args, **kwargs)
             self.busy = True
             try:
-                result = original(*args, **kwargs)
+                result = call(*args, **kwargs)
             finally:
                 self.busy = False
             # Heads pass the same argument by position or by name; only the signature tells which is which.
@@ -321,7 +350,7 @@ class _Watched:
             self._hand_on(arguments, result)
             return result
 
-        return method
+        return layer
 
     def _hand_on(self, arguments: Mapping[str, Any], result: Any) -> None:
         """Call ``on_call`` for each image."""
