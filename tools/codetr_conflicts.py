@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Count the places where the heads of a detector contradict each other: one's positive is another's background or object.
+"""Count the places where the heads of a detector disagree: one's positive is the other's background, or another object.
 
 The Co-DETR paper blames such conflicts for what goes wrong beyond two heads.  For heads whose assigners look at priors
 alone this needs no weights and no images, only annotations; others are left out.

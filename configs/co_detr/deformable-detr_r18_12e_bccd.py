@@ -1,17 +1,16 @@
 # K = 0: the plain detector, which the collaborative ones are compared with.
-_base_ = "../deformable_detr/deformable-detr-refine_r18_50e_bccd.py"
-
-max_epochs = 12
-train_cfg = dict(max_epochs=max_epochs, val_interval=3)
-param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(
-        type="CosineAnnealingLR",
-        eta_min=1e-5,
-        begin=0,
-        end=max_epochs,
-        T_max=max_epochs,
-        by_epoch=True,
-        convert_to_iter_based=True,
-    ),
+_base_ = [
+    "../_base_/models/deformable-detr_r18.py",
+    "../_base_/datasets/bccd.py",
+    "../_base_/schedules/schedule_12e.py",
+    "../_base_/default_runtime.py",
 ]
+
+model = dict(bbox_head=dict(num_classes=3))
+train_cfg = dict(val_interval=3)
+optim_wrapper = dict(paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0))
+# Batches of 4 instead of 8 give twice the steps for the same work.
+train_dataloader = dict(batch_size=4)
+
+# base_batch_size = (1 process) x (4 samples per process). Leave it: --auto-scale-lr reads it.
+auto_scale_lr = dict(base_batch_size=4)
