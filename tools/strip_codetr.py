@@ -22,9 +22,7 @@ def parse_args(argv: Sequence[str] | None):
     """Read the command line."""
     parser = cli.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("checkpoint", help="checkpoint of a collaborative detector")
-    parser.add_argument(
-        "--out", metavar="FILE.pth", help="where to write (default: CHECKPOINT with _plain in its name)"
-    )
+    parser.add_argument("--out", metavar="FILE.pth", help="where to write (default: CHECKPOINT_plain)")
     parser.add_argument("--config", help="also turn this config into the plain detector's, beside the checkpoint")
     return parser.parse_args(argv)
 

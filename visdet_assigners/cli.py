@@ -344,9 +344,11 @@ def load_checkpoint(path: str) -> dict[str, Any]:
         UserError: there is no such file, it holds something else, or it is no checkpoint.
     """
     check_file(path, "checkpoint", "give a file such as work_dirs/CONFIG/epoch_12.pth")
-    arrays = np.core.multiarray if int(np.__version__.split(".")[0]) < 2 else np._core.multiarray
+    # Arrays say by what they are built: where numpy keeps it depends on the version.
+    build_array = np.zeros(1).__reduce__()[0]
+    build_scalar = np.float64(0).__reduce__()[0]
     dtypes = [type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")]
-    known = [HistoryBuffer, np.ndarray, np.dtype, arrays._reconstruct, arrays.scalar, *dtypes]
+    known = [HistoryBuffer, np.ndarray, np.dtype, build_array, build_scalar, *dtypes]
     try:
         with torch.serialization.safe_globals([*known, (_history_method, "builtins.getattr")]):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)

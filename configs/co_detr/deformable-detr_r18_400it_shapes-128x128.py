@@ -46,7 +46,9 @@ optim_wrapper = dict(
 )
 param_scheduler = [dict(type="MultiStepLR", by_epoch=False, milestones=[320], gamma=0.1)]
 default_hooks = dict(
-    checkpoint=dict(by_epoch=False, interval=400), logger=dict(interval=50), timer=dict(type="IterTimerHook")
+    checkpoint=dict(by_epoch=False, interval=400),
+    logger=dict(interval=50, log_metric_by_epoch=False),
+    timer=dict(type="IterTimerHook"),
 )
 log_processor = dict(by_epoch=False)
 
