@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -28,7 +27,8 @@ from visdet_assigners.observe.detector import (
     blank_images,
     build_dataset,
     build_model,
-    load_item,
+    can_do_without_network,
+    numbered_items,
     without_network,
 )
 from visdet_assigners.observe.draw import draw_assignments, panels_of
@@ -51,25 +51,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def can_do_without(model: Any, dataset: Any) -> bool:
-    """Whether the model's assigners, at least some, look at priors alone and can be asked without the network."""
-    try:
-        with without_network(model):
-            items = (load_item(dataset, index) for index in range(len(dataset)))
-            item = next((item for item in items if item is not None and len(item["data_samples"].gt_instances)), None)
-            return item is not None and any(not record.reads_predictions for record in assignments(model, item)[2])
-    except (ValueError, NotImplementedError, RuntimeError, AttributeError, TypeError):
-        return False  # a head that is built otherwise; the network itself always does
-
-
-def numbered_items(dataset: Any, numbers: Sequence[int]) -> Iterator[tuple[int, Any]]:
-    """Yield the images of these numbers that the pipeline keeps."""
-    for number in numbers:
-        item = load_item(dataset, number)
-        if item is not None:
-            yield number, item
-
-
 def make_report(cfg: Config, args: argparse.Namespace) -> Report:
     """Go through the data set."""
     init_default_scope(cfg.get("default_scope", "mmdet"))
@@ -77,7 +58,7 @@ def make_report(cfg: Config, args: argparse.Namespace) -> Report:
     dataset = build_dataset(cfg, args.phase)
     blank_images(dataset)
     model = build_model(cfg, args.checkpoint, args.epoch)
-    without = args.checkpoint is None and can_do_without(model, dataset)
+    without = args.checkpoint is None and can_do_without_network(model, dataset)
     names = dataset.metainfo.get("classes") or ()
     report = Report(f"Assignments of {Path(args.config).stem}, {args.phase} set", names)
     count = min(args.max_images or len(dataset), len(dataset))

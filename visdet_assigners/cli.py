@@ -69,16 +69,17 @@ class ArgumentParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}; {self.prog} --help lists the options\n")
 
 
-class _ConfigOptions(DictAction):
+class ConfigOptions(DictAction):
     """mmengine's KEY=VALUE options, with a message where one isn't of that form."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        """Check the options and put them into the namespace."""
         for option in values:
             key, equals, value = option.partition("=")
             if not key or not equals:
-                parser.error(f"--cfg-options takes KEY=VALUE, not {option!r}")
+                parser.error(f"{option_string} takes KEY=VALUE, not {option!r}")
             if value.count("[") != value.count("]") or value.count("(") != value.count(")"):
-                parser.error(f"--cfg-options: the brackets of {option!r} don't match")
+                parser.error(f"{option_string}: the brackets of {option!r} don't match")
         super().__call__(parser, namespace, values, option_string)
 
 
@@ -88,7 +89,7 @@ def add_config_arguments(parser: argparse.ArgumentParser, assigners: bool = True
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=_ConfigOptions,
+        action=ConfigOptions,
         default={},
         metavar="KEY=VALUE",
         help="settings that replace those of the config, e.g. data_root=FOLDER model.backbone.depth=50; lists as "
@@ -254,6 +255,13 @@ def scope_and_name(kind: Any) -> tuple[str, str]:
     return getattr(kind, "__module__", "").partition(".")[0], getattr(kind, "__name__", "")
 
 
+def assigner_nodes(cfg: Config) -> Iterator[tuple[str, Any]]:
+    """Yield ``(path, dict)`` for every assigner of the model."""
+    for path, node in typed_nodes(cfg.get("model") or {}, "model"):
+        if re.search(r"assigner(\.\d+)?$", path):
+            yield path, node
+
+
 def check_assigners(cfg: Config) -> None:
     """Build each assigner of the model once, so that a wrong name or option is told before anything else is built.
 
@@ -265,9 +273,7 @@ def check_assigners(cfg: Config) -> None:
 
     model = cfg.get("model") or {}
     with DefaultScope.overwrite_default_scope(model.get("_scope_") or cfg.get("default_scope") or "mmdet"):
-        for path, node in typed_nodes(model, "model"):
-            if not re.search(r"assigner(\.\d+)?$", path):
-                continue
+        for path, node in assigner_nodes(cfg):
             _check_types_and_options(path, node, TASK_UTILS)
             try:
                 TASK_UTILS.build(copy.deepcopy(node))

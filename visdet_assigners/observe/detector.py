@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -89,6 +89,14 @@ def load_item(dataset: Any, index: int) -> Any:
     np.random.seed(index)
     torch.manual_seed(index)
     return dataset[index]
+
+
+def numbered_items(dataset: Any, numbers: Iterable[int]) -> Iterator[tuple[int, Any]]:
+    """Yield the images of these numbers that the pipeline keeps, each with its number."""
+    for number in numbers:
+        item = load_item(dataset, number)
+        if item is not None:
+            yield number, item
 
 
 def build_model(cfg: Config, checkpoint: str | None, epoch: int | None = None) -> Any:
@@ -189,6 +197,23 @@ def without_network(model: Any) -> Iterator[None]:
         for module in replaced:
             for method in ("extract_feat", "forward", "predict_by_feat", "loss"):
                 vars(module).pop(method, None)
+
+
+def can_do_without_network(model: Any, dataset: Any) -> bool:
+    """Whether the model's assigners, at least some, look at priors alone and can be asked ``without_network``.
+
+    Args:
+        model: any detector.
+        dataset: its first image with objects is tried.
+    """
+    try:
+        with without_network(model):
+            for _, item in numbered_items(dataset, range(len(dataset))):
+                if len(item["data_samples"].gt_instances):
+                    return any(not record.reads_predictions for record in assignments(model, item)[2])
+    except (ValueError, NotImplementedError, RuntimeError, AttributeError, TypeError):
+        pass  # a head that is built otherwise; the network itself always does
+    return False
 
 
 def _output_shapes(model: Any, head: Any) -> Callable[[torch.Tensor], Any]:
