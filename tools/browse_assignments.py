@@ -19,20 +19,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from mmdet.models.dense_heads import MaskFormerHead
-from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
-from mmengine.device import get_device
-from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import init_default_scope
-from mmengine.runner import load_checkpoint, set_random_seed
+from mmengine.runner import set_random_seed
 from mmengine.visualization import Visualizer
-from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 from visdet_assigners import cli
 from visdet_assigners.functional.masks import mask_boxes
-from visdet_assigners.observe import AssignmentRecord, record_assignments
+from visdet_assigners.observe import AssignmentRecord, detector
+from visdet_assigners.observe.detector import build_dataset, build_model
 from visdet_assigners.observe.draw import MaskRecord, draw_assignments, panels_of, render, save
 
 
@@ -58,69 +54,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def build_dataset(cfg: Config, phase: str) -> Any:
-    """Build the data set of a phase, with boxes that fit its images."""
-    dataset = cfg[f"{phase}_dataloader"].dataset
-    if phase == "val":
-        leaf = dataset
-        while "dataset" in leaf:
-            leaf = leaf.dataset
-        leaf.pipeline = annotations_first(leaf.pipeline)
-    return DATASETS.build(dataset)
-
-
-def annotations_first(pipeline: Sequence[dict]) -> list[dict]:
-    """Load annotations right after the image.
-
-    Evaluation compares boxes in the original image, so mmdet's test pipelines load them after the image is resized.
-    """
-    annotations = [step for step in pipeline if step["type"] == "LoadAnnotations"]
-    others = [step for step in pipeline if step["type"] != "LoadAnnotations"]
-    return [others[0], *(annotations or [{"type": "LoadAnnotations", "with_bbox": True}]), *others[1:]]
-
-
-def build_model(cfg: Config, checkpoint: str | None, epoch: int | None) -> torch.nn.Module:
-    """Build the model in training mode, with the checkpoint's weights or random ones, as it is in that epoch."""
-    model = MODELS.build(cfg.model)
-    meta = {}
-    if checkpoint is None:
-        for module in model.modules():  # random weights will do: download none
-            if "Pretrained" in str(getattr(module, "init_cfg", None)):
-                module.init_cfg = None
-        logger = MMLogger.get_current_instance()
-        level = logger.level
-        logger.setLevel("WARNING")  # or it tells of each parameter how it was initialised
-        model.init_weights()
-        logger.setLevel(level)
-    else:
-        meta = load_checkpoint(model, checkpoint, map_location="cpu").get("meta", {})
-    epoch = meta.get("epoch", 0) if epoch is None else epoch
-    hub = MessageHub.get_current_instance()  # where heads and augmentations look up how far training is
-    hub.update_info("epoch", epoch)
-    hub.update_info("iter", meta.get("iter", 0))
-    if hasattr(model, "set_epoch"):
-        model.set_epoch(epoch)
-    model.train()
-    for module in model.modules():  # one image is no batch to take statistics from
-        if isinstance(module, _BatchNorm):
-            module.eval()
-    return model.to(get_device())
-
-
-@torch.no_grad()
 def assignments(model: torch.nn.Module, item: dict) -> tuple[np.ndarray, Any, list[AssignmentRecord]]:
-    """Run one image through the training step.
-
-    Returns:
-        (H, W, 3) uint8 RGB image as the model saw it, its data sample, and what was assigned.
-    """
-    data = model.data_preprocessor(pseudo_collate([item]), training=True)
-    if not isinstance(data["inputs"], torch.Tensor):
+    """Run one image through the training step; as ``detector.assignments``, with masks where the model matches them."""
+    if not isinstance(item["inputs"], torch.Tensor):
         raise cli.UserError("the config feeds its model several branches of images; give the config of one detector")
-    image = shown_image(model.data_preprocessor, data["inputs"][0])
-    sample = data["data_samples"][0]
-    with record_assignments(model) as records, matched_masks(model) as masks:
-        model.loss(data["inputs"], data["data_samples"])
+    with matched_masks(model) as masks:
+        image, sample, records = detector.assignments(model, item)
     return image, sample, [masks[record.module](record) if record.module in masks else record for record in records]
 
 
@@ -168,14 +107,6 @@ def _masks_of(head: MaskFormerHead) -> Iterator[Callable[[AssignmentRecord], Mas
     finally:
         handle.remove()
         del head.preprocess_gt
-
-
-def shown_image(preprocessor: Any, pixels: torch.Tensor) -> np.ndarray:
-    """Undo normalisation and channel order of a (3, H, W) input; boxes fit it as it is, augmented and padded."""
-    if getattr(preprocessor, "_enable_normalize", False):
-        pixels = pixels * preprocessor.std + preprocessor.mean
-    image = pixels.clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
-    return image if getattr(preprocessor, "_channel_conversion", False) else image[..., ::-1]  # files are read as BGR
 
 
 def open_window() -> Visualizer:
