@@ -62,7 +62,7 @@ def draw_curves(runs: Mapping[str, Sequence[Curve]], metric: str, scale: float, 
         values = scale * np.array([[curve[iteration] for iteration in iterations] for curve in curves])
         (line,) = axes.plot(iterations, values.mean(axis=0), marker="o", markersize=3, label=name)
         axes.fill_between(iterations, values.min(axis=0), values.max(axis=0), color=line.get_color(), alpha=0.15)
-    axes.set(xlabel="iterations", ylabel=metric, xlim=(0, None), ylim=(0, None))
+    axes.set(xlabel="iterations", ylabel=metric.replace("coco/bbox_mAP", "AP"), xlim=(0, None), ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=100)
