@@ -56,6 +56,8 @@ class AssignResult:
 
     assign_metrics: Tensor
     """Alignment of each match; a plain attribute, set by the task-aligned assigners alone (TOOD's head reads it)."""
+    norm_metrics: Tensor
+    """What the score of each match should become, likewise."""
 
     def __init__(self, num_gts: int, gt_inds: Tensor, max_overlaps: Tensor | None, labels: Tensor | None) -> None:
         self.num_gts = num_gts

@@ -6,7 +6,8 @@ Feng et al., TOOD, ICCV 2021, arXiv:2108.07755, section 3.2.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -24,6 +25,28 @@ from visdet_assigners.registry import register
 
 INSIDE = 0.01
 """Pixels by which a centre must lie inside a box."""
+EPS = 1e-7
+"""Keeps the normalisation of targets finite, as in the published code."""
+CandidateOrder = Literal["topk_then_inside", "inside_then_topk"]
+
+
+@dataclass(frozen=True)
+class TaskAlignedTargets:
+    """What heads of YOLOv8's style learn from, for B images with N priors each.
+
+    Attributes:
+        labels: (B, N) int64, class of the matched ground truth, C where nothing is matched.
+        boxes: (B, N, 4) xyxy of the matched ground truth, 0 where nothing is matched.
+        scores: (B, N, C), the normalised target in the column of the class, 0 elsewhere.
+        foreground: (B, N) bool, what is matched.
+        gt_index: (B, N) int64, the matched ground truth from 0, -1 where nothing is matched.
+    """
+
+    labels: Tensor
+    boxes: Tensor
+    scores: Tensor
+    foreground: Tensor
+    gt_index: Tensor
 
 
 def task_aligned(
@@ -37,6 +60,7 @@ def task_aligned(
     beta: float = 6.0,
     overlaps: Overlaps = box_iou,
     reach: float | None = 0.0,
+    candidate_order: CandidateOrder = "topk_then_inside",
 ) -> Assignment:
     """Match priors to the ground truths of one image by how well their predictions fit.
 
@@ -55,31 +79,42 @@ def task_aligned(
         beta: exponent of the IoU.
         overlaps: gives the (M, N) overlaps of ground truths and predicted boxes.
         reach: pixels from which on boxes apart overlap by exactly 0, None if unknown.
+        candidate_order: whether a prior whose centre lies outside takes one of the ``topk`` places, as in TOOD, or
+            only those inside are ranked ("inside_then_topk"), as in YOLOv8.
 
     Returns:
-        Assignment with ``quality`` = IoU of the predicted with the matched box, 0 elsewhere, and
-        ``extras['assign_metrics']`` (N,) = its alignment, 0 elsewhere.
+        Assignment with ``quality`` = IoU of the predicted with the matched box, 0 elsewhere,
+        ``extras['assign_metrics']`` (N,) = its alignment, 0 elsewhere, and ``extras['norm_metrics']`` (N,), what its
+        score should become, see ``classification_targets``.
 
     Differs from mmdet: quality is 0 where nothing is matched (mmdet: -1e8).
     """
     num_priors, num_gts = len(priors), len(gts)
     nothing = boxes.new_zeros(num_priors)
     if num_gts == 0 or num_priors == 0:
-        return Assignment(all_negative(num_priors, priors), nothing, {"assign_metrics": nothing})
+        extras = {"assign_metrics": nothing, "norm_metrics": nothing.clone()}
+        return Assignment(all_negative(num_priors, priors), nothing.clone(), extras)
 
     scores, topk = scores.T.contiguous(), min(topk, num_priors)  # (C, N)
+    x, y = box_center(priors)
+    inside_first = candidate_order == "inside_then_topk"
 
     def align(score: Tensor, iou: Tensor) -> Tensor:
         return evenly(lambda value: value**alpha, score) * evenly(lambda value: value**beta, iou)
 
     def best_of_all(block: slice) -> tuple[Tensor, Tensor, Tensor]:
         iou = overlaps(gts[block], boxes)  # (m, N)
-        best = align(scores[labels[block]], iou).topk(topk, dim=1)
+        alignment = align(scores[labels[block]], iou)
+        if inside_first:
+            alignment = alignment * (border_distance(x[:, None], y[:, None], gts[block]) > INSIDE).T
+        best = alignment.topk(topk, dim=1)
         return best.indices, best.values, iou.gather(1, best.indices)
 
     def best_of_overlapping(block: slice) -> tuple[Tensor, Tensor, Tensor]:
         gt, prior, iou = overlapping_pairs(overlap_table(boxes[:, None], gts[block], overlaps, reach))  # (P,) each
         alignment = align(scores[labels[block][gt], prior], iou)
+        if inside_first:
+            alignment = alignment * (border_distance(x[prior], y[prior], gts[block][gt]) > INSIDE)
         pair = largest_of_each(alignment, gt, len(gts[block]), topk)  # (m, K), P where there are no more
         return tuple(torch.cat([each, each.new_zeros(1)])[pair] for each in (prior, alignment, iou))  # type: ignore
 
@@ -87,12 +122,44 @@ def task_aligned(
     # A pair takes up to 80 bytes: its place, its overlap and what becomes of that.
     found = [best_of(block) for block in split(num_gts, 80 * num_priors, gts.device, least=num_gts)]
     candidates, candidate_alignment, candidate_iou = (torch.cat(each).T for each in zip(*found))  # (K, M)
-    x, y = box_center(priors)
     inside = border_distance(x[candidates], y[candidates], gts) > INSIDE
     gt_index, row = keep_best(candidates, inside & (candidate_alignment > 0), candidate_iou, num_priors)
     matched, column = gt_index >= 0, gt_index.clamp(min=0)
     metrics = torch.where(matched, candidate_alignment[row, column], 0)
-    return Assignment(gt_index, torch.where(matched, candidate_iou[row, column], 0), {"assign_metrics": metrics})
+    quality = torch.where(matched, candidate_iou[row, column], 0)
+    targets = classification_targets(metrics, quality, gt_index, num_gts)
+    return Assignment(gt_index, quality, {"assign_metrics": metrics, "norm_metrics": targets})
+
+
+def classification_targets(
+    metrics: Tensor, quality: Tensor, gt_index: Tensor, num_gts: int, eps: float = EPS
+) -> Tensor:
+    """What the score of each positive should become: its alignment, scaled so that the best gets the best IoU.
+
+    For each ground truth, metric / largest metric * largest IoU over its positives (section 3.3), those that are left
+    after conflicts.
+
+    Args:
+        metrics: (N,) alignments, at least 0.
+        quality: (N,) IoUs.
+        gt_index: (N,) int64, the matched ground truth from 0, negative where nothing is matched.
+        num_gts: M; may be 0.
+        eps: added to the largest metric; 1e-7 in TOOD, 1e-9 in YOLOv8.
+
+    Returns:
+        (N,), 0 where nothing is matched.
+
+    Example:
+        >>> metrics, iou = torch.tensor([0.0706, 0.0, 0.1131]), torch.tensor([0.70, 0.0, 0.85])
+        >>> classification_targets(metrics, iou, torch.tensor([0, -1, 0]), 1)
+        tensor([0.5306, 0.0000, 0.8500])
+    """
+    matched = gt_index >= 0
+    owner = torch.where(matched, gt_index, num_gts)  # the last takes what nobody has
+    largest, best = (
+        values.new_zeros(num_gts + 1).scatter_reduce(0, owner, values, "amax") for values in (metrics, quality)
+    )
+    return torch.where(matched, metrics / (largest[owner] + eps) * best[owner], 0)
 
 
 @register
@@ -102,12 +169,15 @@ class TaskAlignedAssigner(OverlapMixin, BaseAssigner):
     Args:
         topk: candidates per ground truth over all levels; 13 in the paper.
         iou_calculator: configuration or object; plain IoU if None.
+        candidate_order: "topk_then_inside" as in TOOD, where a prior whose centre lies outside the box takes one of the
+            ``topk`` places, or "inside_then_topk" as in YOLOv8.
     """
 
     def __init__(
         self,
         topk: int,
         iou_calculator: Any = None,
+        candidate_order: CandidateOrder = "topk_then_inside",
         *,
         memory_budget: int | None = None,
         compile: bool = False,
@@ -115,7 +185,10 @@ class TaskAlignedAssigner(OverlapMixin, BaseAssigner):
         super().__init__(memory_budget, compile)
         if topk < 1:
             self.fail(f"topk is {topk}; at least 1 candidate is needed")
+        if candidate_order not in get_args(CandidateOrder):
+            self.fail(f"candidate_order is {candidate_order!r}; choose one of {', '.join(get_args(CandidateOrder))}")
         self.topk = topk
+        self.candidate_order = candidate_order
         self.build_calculator(iou_calculator)
 
     @within_memory
@@ -145,7 +218,8 @@ class TaskAlignedAssigner(OverlapMixin, BaseAssigner):
 
         Returns:
             AssignResult whose ``max_overlaps`` (N,) is the IoU of the match, 0 where there is none, with the plain
-            attribute ``assign_metrics`` (N,) that TOODHead reads.
+            attributes ``assign_metrics`` (N,), the alignment, which TOODHead reads, and ``norm_metrics`` (N,), the
+            normalised target that TOODHead makes of it.
 
         Raises:
             ValueError: a field is missing or has the wrong shape, or on CPU is not finite or no probability.
@@ -159,8 +233,47 @@ class TaskAlignedAssigner(OverlapMixin, BaseAssigner):
         self.check_labels(labels, scores.shape[1])
         numbers = (self.topk, alpha, beta)
         assignment = task_aligned(
-            priors, gts[:, :4], labels, boxes[:, :4], scores, *numbers, overlaps=self.overlaps, reach=self.reach
+            priors,
+            gts[:, :4],
+            labels,
+            boxes[:, :4],
+            scores,
+            *numbers,
+            overlaps=self.overlaps,
+            reach=self.reach,
+            candidate_order=self.candidate_order,
         )
         result = to_assign_result(Assignment(assignment.gt_index, assignment.quality), labels)
         result.assign_metrics = assignment.extras["assign_metrics"]
+        result.norm_metrics = assignment.extras["norm_metrics"]
         return result
+
+    def batch_targets(
+        self, pred_list: Sequence[Any], gt_list: Sequence[Any], alpha: float = 1, beta: float = 6
+    ) -> TaskAlignedTargets:
+        """Assign B images and lay out what their priors learn, as heads of YOLOv8's style take it.
+
+        Args:
+            pred_list: ``pred_instances`` of each image, all with the same number of priors; B at least 1.
+            gt_list: ``gt_instances`` of each image.
+            alpha: exponent of the score.
+            beta: exponent of the IoU.
+
+        Raises:
+            ValueError: the images have different numbers of priors, or there is none; or as in ``assign``.
+        """
+        shapes = sorted({tuple(pred.scores.shape) for pred in pred_list})
+        if len(shapes) != 1:
+            self.fail(f"batch_targets needs images with the same number of priors and classes, got scores of {shapes}")
+        num_classes = shapes[0][1]
+        rows = []
+        for result, gt in zip(self.assign_batch(pred_list, gt_list, alpha=alpha, beta=beta), gt_list):
+            gts, classes = self.read_ground_truths(gt)
+            foreground, index = result.gt_inds > 0, (result.gt_inds - 1).clamp(min=-1)
+            # A box, a class and a column of scores behind the others are for the background, at index -1.
+            labels = torch.cat([classes.long(), classes.new_full((1,), num_classes).long()])[index]
+            boxes = torch.cat([gts[:, :4], gts.new_zeros(1, 4)])[index]
+            scores = result.norm_metrics.new_zeros(len(labels), num_classes + 1)
+            scores = scores.scatter(1, labels[:, None], result.norm_metrics[:, None])[:, :num_classes]
+            rows.append((labels, boxes, scores, foreground, index))
+        return TaskAlignedTargets(*map(torch.stack, zip(*rows)))
