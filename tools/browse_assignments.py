@@ -10,15 +10,11 @@ proposals) need one.
 import argparse
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
-import torch
-from mmdet.models.dense_heads import MaskFormerHead
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
@@ -26,10 +22,9 @@ from mmengine.visualization import Visualizer
 from tqdm import tqdm
 
 from visdet_assigners import cli
-from visdet_assigners.functional.masks import mask_boxes
-from visdet_assigners.observe import AssignmentRecord, detector
-from visdet_assigners.observe.detector import build_dataset, build_model
-from visdet_assigners.observe.draw import MaskRecord, draw_assignments, panels_of, render, save
+from visdet_assigners.observe import AssignmentRecord
+from visdet_assigners.observe.detector import assignments, build_dataset, build_model
+from visdet_assigners.observe.draw import draw_assignments, panels_of, render, save
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -52,61 +47,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     show.add_argument("--show", action="store_true", help="also show each picture in a window; space goes on")
     show.add_argument("--not-show", action="store_false", dest="show", help="only write the pictures (default)")
     return parser.parse_args(argv)
-
-
-def assignments(model: torch.nn.Module, item: dict) -> tuple[np.ndarray, Any, list[AssignmentRecord]]:
-    """Run one image through the training step; as ``detector.assignments``, with masks where the model matches them."""
-    if not isinstance(item["inputs"], torch.Tensor):
-        raise cli.UserError("the config feeds its model several branches of images; give the config of one detector")
-    with matched_masks(model) as masks:
-        image, sample, records = detector.assignments(model, item)
-    return image, sample, [masks[record.module](record) if record.module in masks else record for record in records]
-
-
-@contextmanager
-def matched_masks(model: torch.nn.Module) -> Iterator[dict[str, Callable[[AssignmentRecord], MaskRecord]]]:
-    """Keep the masks of one image that the model's mask heads match, whose assigners may see points in them alone.
-
-    Yields:
-        For the name of each mask head, what makes a record of its assigner one with masks and the boxes around them.
-    """
-    made: dict[str, Callable[[AssignmentRecord], MaskRecord]] = {}
-    with ExitStack() as stack:
-        for name, head in model.named_modules():
-            if isinstance(head, MaskFormerHead):
-                made[name] = stack.enter_context(_masks_of(head))
-        yield made
-
-
-@contextmanager
-def _masks_of(head: MaskFormerHead) -> Iterator[Callable[[AssignmentRecord], MaskRecord]]:
-    """Listen to one mask head; see ``matched_masks``."""
-    truths: list[torch.Tensor] = []
-    predictions: list[torch.Tensor] = []
-    preprocess_gt = head.preprocess_gt
-
-    def keep_truths(*args: Any) -> Any:
-        prepared = preprocess_gt(*args)
-        truths.append(prepared[0].masks.bool())
-        return prepared
-
-    def keep_predictions(_module: Any, _inputs: Any, outputs: Any) -> None:
-        predictions.extend(masks[0] > 0 for masks in outputs[1])  # one decoder layer after another
-
-    def with_masks(record: AssignmentRecord) -> MaskRecord:
-        pred_masks, gt_masks = predictions[record.call], truths[0]
-        (height, width), (rows, columns) = gt_masks.shape[1:], pred_masks.shape[1:]
-        pixels = torch.tensor([width / columns, height / rows] * 2, device=pred_masks.device)
-        boxes = {"gt_boxes": mask_boxes(gt_masks), "pred_boxes": mask_boxes(pred_masks) * pixels}
-        return MaskRecord(**{**vars(record), **boxes}, pred_masks=pred_masks, gt_masks=gt_masks)
-
-    head.preprocess_gt = keep_truths
-    handle = head.register_forward_hook(keep_predictions)
-    try:
-        yield with_masks
-    finally:
-        handle.remove()
-        del head.preprocess_gt
 
 
 def open_window() -> Visualizer:

@@ -15,6 +15,7 @@ from mmengine.registry import DefaultScope
 
 from toolbox import ROOT, load_tool
 from visdet_assigners import cli
+from visdet_assigners.observe.detector import shown_image
 
 ATSS = str(ROOT / "configs" / "atss" / "atss_r18_fpn_12e_shapes.py")
 CASCADE = str(ROOT / "configs" / "cascade_rcnn" / "cascade-rcnn_r18_fpn_12e_shapes.py")
@@ -157,7 +158,7 @@ def test_the_picture_is_the_image_in_its_own_colours(normalized, bgr_to_rgb):
     rgb = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     bgr = torch.from_numpy(rgb[..., ::-1].copy()).permute(2, 0, 1)
     data = preprocessor({"inputs": [bgr], "data_samples": None}, training=True)
-    image = browse.detector.shown_image(preprocessor, data["inputs"][0])
+    image = shown_image(preprocessor, data["inputs"][0])
     assert image.shape == (32, 32, 3)
     assert np.abs(image[:20, :30].astype(int) - rgb).max() <= 1
 

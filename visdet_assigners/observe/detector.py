@@ -28,6 +28,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from visdet_assigners.cli import UserError
+from visdet_assigners.observe.masks import matched_masks
 from visdet_assigners.observe.tap import AssignmentRecord, record_assignments
 
 
@@ -141,16 +143,16 @@ def assignments(model: Any, item: dict) -> tuple[NDArray[np.uint8], Any, list[As
         (H, W, 3) uint8 RGB image as the model saw it, its data sample, and what was assigned.
 
     Raises:
-        ValueError: the config feeds its model several branches of images.
+        UserError: the config feeds its model several branches of images.
     """
+    if not isinstance(item["inputs"], torch.Tensor):
+        raise UserError("the config feeds its model several branches of images; give the config of one detector")
     data = model.data_preprocessor(pseudo_collate([item]), training=True)
-    if not isinstance(data["inputs"], torch.Tensor):
-        raise ValueError("the config feeds its model several branches of images; give the config of one detector")
     image = shown_image(model.data_preprocessor, data["inputs"][0])
     sample = data["data_samples"][0]
-    with record_assignments(model) as records:
+    with matched_masks(model) as masks, record_assignments(model) as records:
         model.loss(data["inputs"], data["data_samples"])
-    return image, sample, records
+    return image, sample, [masks[record.module](record) if record.module in masks else record for record in records]
 
 
 def shown_image(preprocessor: Any, pixels: torch.Tensor) -> NDArray[np.uint8]:

@@ -92,7 +92,8 @@ def panels_of(record: AssignmentRecord) -> list[Panel]:
             return []
         query_boxes = record.pred_boxes.float().cpu().numpy()
         matched = int((gt_index >= 0).sum())
-        name = f"call {record.call + 1}"
+        number = record.call if record.image is None else record.repeat  # with an image, calls of its own are known
+        name = f"call {number + 1}"
         title = f"{name}: {matched} of {len(query_boxes)} queries matched"
         centers = (query_boxes[:, :2] + query_boxes[:, 2:]) / 2
         masks = None

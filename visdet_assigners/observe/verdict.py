@@ -120,12 +120,11 @@ def _classes(summary: Mapping[str, Any]) -> Iterator[Finding]:
 def _quality(summary: Mapping[str, Any]) -> Iterator[Finding]:
     quality = summary["quality"]["median"]
     if quality is not None and quality < _POOR:
-        yield Finding(
-            f"positives fit their objects badly: mean quality {quality:.2f} in the median object",
-            "of anchors: scales and ratios that are nearer to the objects; of predictions: it is early in training, or "
-            "the cost has too little weight on boxes",
-            wrong=False,
-        )
+        advice = "anchors with scales and ratios nearer to those of the objects"
+        if summary.get("reads_predictions"):
+            advice = "train on: predictions are still poor; or give boxes more weight in the cost"
+        text = f"positives fit their objects badly: mean quality {quality:.2f} in the median object"
+        yield Finding(text, advice, wrong=False)
 
 
 def _priors(summary: Mapping[str, Any]) -> Iterator[Finding]:
