@@ -86,8 +86,7 @@ def make_report(cfg: Config, args: argparse.Namespace) -> Report:
     if left_out:
         report.notes.append(f"Left out, as they look at predictions: {', '.join(sorted(left_out))}; "
                             "with a CHECKPOINT they are there.")  # fmt: skip
-    if args.checkpoint is None and any(found.reads_predictions for found in report.assigners.values()):
-        report.notes.append("The weights are random, so what depends on predictions means nothing: give a CHECKPOINT.")
+    report.random_weights = args.checkpoint is None
     if not report.assigners:
         raise cli.UserError(
             f"{type(model).__name__} called no assigner, so there is nothing to report: its head computes targets "

@@ -177,5 +177,7 @@ def test_verdict_on_layers_and_levels():
     poor = summary_of(fine)
     poor["quality"]["median"] = 0.2
     assert "fit their objects badly" in texts(poor)[0]
-    ignored = summary_of(fine, priors={"total": 100, "positive": 10, "ignored": 20, "contested": 5})
-    assert [text.split(" the ")[0] for text in texts(ignored)] == ["20.0 % of", "50.0 % of"]
+    ignored = summary_of(fine, priors={"total": 100, "positive": 10, "ignored": 20, "contested": 8})
+    assert [text.split(" the ")[0] for text in texts(ignored)] == ["20.0 % of", "80.0 % of"]
+    random = summary_of(fine, random_weights=True, reads_predictions=True)
+    assert texts(random) == ["the weights are random, so these numbers mean nothing"]

@@ -48,8 +48,9 @@ def infer_level_sizes(priors: Tensor) -> tuple[int, ...] | None:
     num_priors = len(priors)
     if num_priors == 0:
         return ()
-    sizes = (centers_and_sizes(priors)[1] / _SIZE_STEP).round()
-    shapes, shape_of = torch.unique(sizes, dim=0, return_inverse=True)  # (S, 2), (N,)
+    width, height = (centers_and_sizes(priors)[1] / _SIZE_STEP).round().long().unbind(1)
+    # One number for width and height: pairs are sorted ten times more slowly.
+    shapes, shape_of = torch.unique(width * 2**32 + height, return_inverse=True)  # (S,), (N,)
     if len(shapes) * _PRIORS_PER_SHAPE > num_priors:
         return None
     position = torch.arange(num_priors, device=priors.device)

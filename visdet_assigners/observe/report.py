@@ -95,6 +95,7 @@ class Report:
         self.names = names
         self.paths: dict[int, str] = {}
         self.notes: list[str] = []
+        self.random_weights = False
         self.assigners: dict[str, AssignerStatistics] = {}
         self.pictures: dict[tuple[str, int], str] = {}
 
@@ -111,7 +112,9 @@ class Report:
         for record in records:
             if labels is not None and record.num_objects == len(labels):
                 record = replace(record, gt_labels=labels)
-            self.assigners.setdefault(record.where, AssignerStatistics(record)).add(record, image)
+            if record.where not in self.assigners:
+                self.assigners[record.where] = AssignerStatistics(record)
+            self.assigners[record.where].add(record, image)
 
     def without_positives(self, where: str) -> list[dict[str, Any]]:
         """The objects of one assigner that got no positive, smallest first."""
@@ -145,7 +148,7 @@ class Report:
         """Everything, as plain lists and dictionaries."""
         assigners = {}
         for where, statistics in self.assigners.items():
-            summary = statistics.summary(self.names)
+            summary = {**statistics.summary(self.names), "random_weights": self.random_weights}
             verdict = [vars(finding) for finding in findings(summary, statistics.assigner)]
             assigners[where] = {"verdict": verdict, **summary, "objects_without": self.without_positives(where)}
         return {"title": self.title, "images": len(self.paths), "notes": self.notes, "assigners": assigners}

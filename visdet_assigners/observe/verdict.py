@@ -11,7 +11,7 @@ _WITHOUT = 0.02  # objects without a positive
 _UNEVEN = 4.0  # positives of one size class over those of another
 _FEW = 2.0  # positives of the median object of a size class
 _POOR = 0.3  # quality of the median object
-_CONTESTED = 0.25  # positives inside several objects
+_CONTESTED = 0.75  # positives inside several objects; half of them in COCO
 _IGNORED = 0.1  # priors left out
 _UNSETTLED = 0.25  # objects whose query changes from layer to layer
 _ENOUGH = 10  # objects of a kind, to speak of it
@@ -55,12 +55,15 @@ def findings(summary: Mapping[str, Any], assigner: str) -> list[Finding]:
     """Tell what stands out in the numbers of one assigner, what harms most first.
 
     Args:
-        summary: of ``statistics.summarize``, perhaps with ``layer_changes`` and ``reads_predictions``.
+        summary: of ``statistics.summarize``, perhaps with ``layer_changes``, ``reads_predictions`` and
+            ``random_weights``.
         assigner: class name.
 
     Returns:
         One finding at least.
     """
+    if summary.get("random_weights") and summary["reads_predictions"]:
+        return [Finding("the weights are random, so these numbers mean nothing", "give a CHECKPOINT")]
     if not summary["objects"]:
         return [Finding("there are no objects", "check the annotation file and the filters of the data set")]
     advice = _KNOBS.get(assigner, "")
