@@ -18,6 +18,13 @@ def parse_args(argv: Sequence[str] | None):
     parser.add_argument("--amp", action="store_true", help="train in mixed precision (needs a GPU)")
     parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate with the batch size")
     parser.add_argument(
+        "--bad-annotations",
+        choices=["skip", "stop"],
+        default="skip",
+        help="what to do about annotations that mmdet leaves out (boxes without area, outside their image, of unknown "
+        "categories): say how many and go on (default), or stop; what can't be used at all always stops",
+    )
+    parser.add_argument(
         "--resume",
         nargs="?",
         const="auto",
@@ -53,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = cli.load_config(args)
         apply_options(cfg, args)
         cli.check_data(cfg, ["train", "val"])
+        cli.check_annotation_files(cfg, ["train", "val"], stop=args.bad_annotations == "stop")
         cli.check_assigners(cfg)
         cli.build_runner(cfg).train()
 

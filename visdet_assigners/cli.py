@@ -25,6 +25,7 @@ from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
 import visdet_assigners.assigners  # noqa: F401  (registers our classes)
+from visdet_assigners.annotations import AnnotationError, AnnotationReport, check_annotations
 from visdet_assigners.registry import REGISTERED, SCOPE, is_ours
 
 
@@ -397,6 +398,51 @@ def check_data(cfg: Config, phases: Sequence[str]) -> None:
         for metric in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
             if not metric.get("backend_args"):
                 _check_path(f"{phase}_evaluator", "annotation file", metric.get("ann_file"))
+
+
+def check_annotation_files(cfg: Config, phases: Sequence[str], stop: bool = False) -> None:
+    """Check what the COCO files of the phases hold, and tell which annotations mmdet leaves out.
+
+    Args:
+        cfg: the config.
+        phases: of ``'train'`` and ``'val'``; one whose loop is switched off reads none.
+        stop: annotations that are left out are a mistake too.
+
+    Raises:
+        UserError: a file can't be used; the message has its defects.
+    """
+    for _, dataset in coco_datasets(cfg, phases):
+        report = check_dataset_annotations(dataset)
+        dropped = "; ".join(map(str, report.dropped))
+        if report.fatal:
+            raise UserError(f"{report.path}: {'; '.join(map(str, report.fatal))}")
+        if dropped and stop:
+            raise UserError(f"{report.path}: {report.num_dropped} annotations can't be used: {dropped}")
+        if dropped:
+            print(f"{report.path}: {report.num_dropped} annotations are left out: {dropped}", file=sys.stderr)
+
+
+def check_dataset_annotations(dataset: Mapping[str, Any]) -> AnnotationReport:
+    """Check the annotation file of one ``CocoDataset``, given as a config."""
+    from mmdet.datasets import CocoDataset
+
+    root = dataset.get("data_root") or ""
+    classes = (dataset.get("metainfo") or {}).get("classes", CocoDataset.METAINFO["classes"])
+    images = os.path.join(root, (dataset.get("data_prefix") or {}).get("img", ""))
+    try:
+        return check_annotations(os.path.join(root, dataset["ann_file"]), images, classes)
+    except AnnotationError as error:
+        raise UserError(str(error)) from error
+
+
+def coco_datasets(cfg: Config, phases: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield phase and config of every local ``CocoDataset`` that the phases read."""
+    for phase in phases:
+        if not cfg.get(f"{phase}_cfg"):
+            continue
+        for _, dataset in _leaf_datasets((cfg.get(f"{phase}_dataloader") or {}).get("dataset"), phase):
+            if scope_and_name(dataset.get("type"))[1] == "CocoDataset" and not dataset.get("backend_args"):
+                yield phase, dataset
 
 
 def _leaf_datasets(dataset: Any, path: str) -> Iterator[tuple[str, Mapping]]:
