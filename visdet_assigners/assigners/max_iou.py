@@ -141,7 +141,7 @@ def match_table(
     Returns:
         ``gt_index`` (..., N) and ``quality`` (..., N) of the `Assignment`; the first dimensions are images.
     """
-    quality, best_gt, block_best = best_ground_truths(table)
+    quality, best_gt, block_best = best_ground_truths(table, least=pos_iou_thr)
     low, high = threshold_band(neg_iou_thr)
     negative = (quality >= low) & (quality < high)
     gt_index = torch.where(negative, NEGATIVE, IGNORED)

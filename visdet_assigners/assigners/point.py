@@ -17,7 +17,11 @@ from visdet_assigners.assignment import NEGATIVE, Assignment, AssignResult, all_
 from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.boxes import box_area, box_center
 from visdet_assigners.functional.resolve import best_claim
+from visdet_assigners.functional.select import largest_of_each
 from visdet_assigners.registry import register
+
+MANY = 1024
+"""Points of a level from which on a shortlist of them pays."""
 
 
 def point(points: Tensor, gts: Tensor, level_sizes: Sequence[int], scale: float = 4, pos_num: int = 3) -> Assignment:
@@ -81,17 +85,37 @@ def nearest_points(
     Returns:
         Rows of ``points``, rows of ``center``, and distances, of m * count pairs.
     """
-    count = min(count, len(points))
-    prior, distances = [points.new_zeros(0, dtype=torch.long)], [points.new_zeros(0)]
+    count, every = min(count, len(points)), torch.arange(len(center), device=points.device)
+    prior, gt, distances = [every[:0]], [every[:0]], [points.new_zeros(0)]
     for block in split(len(center), 4 * points.element_size() * len(points), points.device):
-        distance = ((points - center[block, None]) / side[block, None]).norm(dim=-1)  # (m, n)
-        if far is not None:
-            distance = distance.masked_fill(far[block], float("inf"))
-        nearest = distance.topk(count, dim=1, largest=False)
-        prior.append(nearest.indices.flatten())
-        distances.append(nearest.values.flatten())
-    gt = torch.arange(len(center), device=points.device).repeat_interleave(count)
-    return torch.cat(prior), gt, torch.cat(distances)
+        if far is None and count == 1 and len(points) >= MANY:
+            nearest, distance = shortlisted(points, center[block], side[block])
+        else:
+            distance = scaled_distance(points, center[block, None], side[block, None])  # (m, n)
+            distance = distance if far is None else distance.masked_fill(far[block], float("inf"))
+            distance, nearest = distance.topk(count, dim=1, largest=False)
+        prior.append(nearest.flatten())
+        distances.append(distance.flatten())
+        gt.append(every[block].repeat_interleave(count))
+    return torch.cat(prior), torch.cat(gt), torch.cat(distances)
+
+
+def scaled_distance(points: Tensor, center: Tensor, side: Tensor) -> Tensor:
+    """Distance of points and centres, divided by the sides: three (..., 2) that broadcast -> (...)."""
+    return ((points - center) / side).norm(dim=-1)
+
+
+def shortlisted(points: Tensor, center: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest point as above, the first of equals, (m, 1), and its distance, on a CPU.
+
+    A quick square that may be off by a few units in the last place tells which are near enough to be looked at.
+    """
+    x, y = points.T.contiguous()
+    square = ((x - center[:, :1]) / side[:, :1]).pow_(2).add_(((y - center[:, 1:]) / side[:, 1:]).pow_(2))  # (m, n)
+    gt, prior = (square <= square.amin(dim=1, keepdim=True) * (1 + 1e-5)).nonzero().unbind(1)
+    distance = scaled_distance(points[prior], center[gt], side[gt])
+    pair = largest_of_each(-distance, gt, len(center), 1)
+    return prior[pair], distance[pair]
 
 
 @register

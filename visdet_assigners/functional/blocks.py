@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 DEFAULT_BUDGET = 256 * 1024**2
-CACHE = 1024**2
+CACHE = 2 * 1024**2
 """Bytes of temporaries that stay in the cache of a CPU."""
 
 _of_package: int | None = None

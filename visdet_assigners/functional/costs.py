@@ -133,8 +133,9 @@ def one_hot_costs(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     wide = scores.float()
     with torch.autocast(scores.device.type, enabled=False):
         if_absent = F.binary_cross_entropy(wide, torch.zeros_like(wide), reduction="none")
-        if_present = F.binary_cross_entropy(wide, torch.ones_like(wide), reduction="none")
-    return sum_with_one_replaced(if_absent, if_present[:, classes], classes).to(scores.dtype), number
+        own = wide[:, classes]
+        if_present = F.binary_cross_entropy(own, torch.ones_like(own), reduction="none")
+    return sum_with_one_replaced(if_absent, if_present, classes).to(scores.dtype), number
 
 
 def soft_label_cost(logits: Tensor, labels: Tensor, iou: Tensor, if_absent: Tensor | None = None) -> Tensor:

@@ -110,8 +110,12 @@ def table_of(overlaps: Tensor) -> OverlapTable:
     return OverlapTable(overlaps.shape[-2], [Block(slice(0, overlaps.shape[-1]))], at, sparse)
 
 
-def best_ground_truths(table: OverlapTable) -> tuple[Tensor, Tensor, Tensor]:
+def best_ground_truths(table: OverlapTable, least: float = float("inf")) -> tuple[Tensor, Tensor, Tensor]:
     """The ground truth that each prior overlaps most, the first of equals.
+
+    Args:
+        table: of M ground truths and N priors.
+        least: overlap from which on the ground truth is wanted; on a CPU it is not looked for below that.
 
     Returns:
         Of each prior the best overlap (..., N) and its ground truth (..., N) int64; and of each block the best overlap
@@ -127,7 +131,13 @@ def best_ground_truths(table: OverlapTable) -> tuple[Tensor, Tensor, Tensor]:
             bests.append(overlaps.new_zeros(shape))
             continue
         quality = overlaps.amax(dim=-2)
-        first, best = first_true(overlaps == quality[..., None, :]), overlaps.amax(dim=-1)
+        best = overlaps.amax(dim=-1)
+        if table.sparse:
+            wanted = (quality >= least).nonzero()[:, 0]
+            first = torch.zeros_like(quality, dtype=torch.long)
+            first[wanted] = first_true(overlaps[:, wanted] == quality[wanted])
+        else:
+            first = first_true(overlaps == quality[..., None, :])
         if block.columns is not None:  # those left out overlap by 0
             first = torch.where(quality > 0, block.columns[first], 0)
             best = overlaps.new_zeros(shape).index_copy(-1, block.columns, best)

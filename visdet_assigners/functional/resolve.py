@@ -95,7 +95,7 @@ def match_dynamic_k(
     """
     num_priors, num_gts, device = len(candidates), len(allowed), allowed.device
     topk = min(topk, num_priors)
-    blocks = split(num_gts, 10 * 4 * num_priors, device)
+    blocks = split(num_gts, 5 * 4 * num_priors, device)
     largest = [iou_of(block).masked_fill(~candidates, 0).topk(topk, dim=1).values for block in blocks]
     deserved = dynamic_k(torch.cat(largest).T.contiguous()).clamp(min=1) * allowed
     counts = deserved if static_shapes(device) else deserved.tolist()

@@ -32,20 +32,20 @@ def largest_of_each(values: Tensor, owners: Tensor, num_owners: int, count: int)
     """The largest values of each owner, on a CPU alone: how many an owner has depends on the data.
 
     Args:
-        values: (P,), at least 0.
+        values: (P,), finite.
         owners: (P,) int64, 0 to ``num_owners`` - 1.
         num_owners: M.
         count: how many of each.
 
     Returns:
-        (M, count) int64, rows of ``values``, largest first; P where an owner has no more.  Equal values are chosen
-        among as ``torch.topk`` chooses.
+        (M, count) int64, rows of ``values``, largest first; P where an owner has no more.  Of equal values the
+        first is chosen where one is asked for, else as ``torch.topk`` chooses.
     """
     order = owners.argsort(stable=True)
     sizes = owners.bincount(minlength=num_owners)
     place = torch.arange(len(owners)) - (sizes.cumsum(0) - sizes)[owners[order]]
-    width = max(int(sizes.max()), count)
-    rows = values.new_full((num_owners, width), -1).index_put((owners[order], place), values[order])
+    width = max(int(sizes.max()), 64 * count)  # from there on torch.topk of one keeps the first of equals
+    rows = values.new_full((num_owners, width), float("-inf")).index_put((owners[order], place), values[order])
     numbers = order.new_full((num_owners, width), len(values)).index_put((owners[order], place), order)
     return numbers.gather(1, rows.topk(count, dim=1).indices)
 

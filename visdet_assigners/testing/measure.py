@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -21,6 +22,19 @@ WAITS = {"_local_scalar_dense", "nonzero", "_unique2", "unique_dim", "unique_con
 """Operators that wait for a device, since the host needs to know a value or a size."""
 MASKED = {"index", "index_put", "index_put_"}
 """Operators that wait when they are given a boolean mask."""
+
+
+class _HostReads(TorchFunctionMode):
+    """Counts the methods that copy to the host; of tensors that are there already, nothing is dispatched for them."""
+
+    def __init__(self, waits: Counter[str]) -> None:
+        super().__init__()
+        self.waits = waits
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.cpu, Tensor.tolist):
+            self.waits[func.__name__] += 1
+        return func(*args, **(kwargs or {}))
 
 
 class OperatorCounter(TorchDispatchMode):
@@ -41,6 +55,15 @@ class OperatorCounter(TorchDispatchMode):
         super().__init__()
         self.operators: Counter[str] = Counter()
         self.waits: Counter[str] = Counter()
+        self._reads = _HostReads(self.waits)
+
+    def __enter__(self) -> OperatorCounter:
+        self._reads.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._reads.__exit__(*error)
 
     @property
     def total(self) -> int:
