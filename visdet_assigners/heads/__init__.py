@@ -3,6 +3,7 @@
 ``type='visdet_assigners.StaticRetinaHead'`` in a config makes mmengine import this.
 """
 
+from visdet_assigners.heads.batched_detr import BatchedDeformableDETRHead, BatchedDETRHead, BatchedDINOHead
 from visdet_assigners.heads.static_retina import StaticRetinaHead
 
-__all__ = ["StaticRetinaHead"]
+__all__ = ["BatchedDETRHead", "BatchedDINOHead", "BatchedDeformableDETRHead", "StaticRetinaHead"]

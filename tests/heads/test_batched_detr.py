@@ -1,0 +1,94 @@
+"""DETR's line matched at once: mmdet's own losses to the last bit, with one call of the assigner and one wait."""
+
+from unittest.mock import patch
+
+import pytest
+import torch
+
+pytest.importorskip("mmdet.models")
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from detectors import batch, seed_everything
+from toolbox import ROOT
+from visdet_assigners import HungarianAssigner
+from visdet_assigners.assigners import hungarian
+from visdet_assigners.functional import lsap
+
+CONFIGS = {
+    "detr": ("detr/detr_r18_50e_bccd.py", "detr/batched-detr_r18_50e_bccd.py"),
+    "deformable_detr": (
+        "deformable_detr/deformable-detr-refine_r18_50e_bccd.py",
+        "deformable_detr/batched-deformable-detr-refine_r18_50e_bccd.py",
+    ),
+    "dino": ("dino/dino-3scale_r18_12e_bccd.py", "dino/batched-dino-3scale_r18_12e_bccd.py"),
+}
+BOXES = [[[8.0, 8.0, 60.0, 50.0], [70.0, 30.0, 120.0, 90.0]], [], [[20.0, 10.0, 110.0, 80.0]] * 3]
+every_head = pytest.mark.parametrize("name", CONFIGS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def mmdet_scope():
+    init_default_scope("mmdet")
+
+
+def build(config: str, **changes):
+    cfg = Config.fromfile(ROOT / "configs" / config).model
+    cfg.update(changes)
+    seed_everything()
+    model = MODELS.build(cfg)
+    model.init_weights()
+    return model.train()
+
+
+def losses(model) -> dict[str, torch.Tensor]:
+    images, samples = batch(BOXES, (128, 160), num_classes=3)
+    seed_everything()
+    return model.loss(images, samples)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"), [*((name, {}) for name in CONFIGS), ("deformable_detr", dict(as_two_stage=True))]
+)
+def test_losses_and_gradients_are_mmdets(name, changes):
+    stock, batched = (build(config, **changes) for config in CONFIGS[name])
+    assert batched.state_dict().keys() == stock.state_dict().keys()
+    expected, found = losses(stock), losses(batched)
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        assert torch.equal(found[key], value), key
+    for values in (expected, found):
+        sum(values.values()).backward()
+    for mine, theirs in zip(batched.parameters(), stock.parameters()):
+        assert (mine.grad is None) == (theirs.grad is None)
+        assert mine.grad is None or torch.equal(mine.grad, theirs.grad)
+
+
+@every_head
+def test_one_call_and_one_copy_for_all_layers_and_images(name):
+    stock, batched = (build(config) for config in CONFIGS[name])
+    calls = {}
+    for which, model in (("stock", stock), ("batched", batched)):
+        with patch.object(hungarian, "linear_assignments", wraps=lsap.linear_assignments) as solve:
+            losses(model)
+        calls[which] = [len(call.args[0]) for call in solve.call_args_list]
+    assert len(calls["batched"]) == 1
+    assert calls["stock"] == [1] * calls["batched"][0]
+    assert calls["batched"][0] % len(BOXES) == 0
+
+
+@every_head
+def test_the_assigner_is_there_again_after_an_error(name):
+    model = build(CONFIGS[name][1])
+    stopped = patch.object(type(model.bbox_head), "loss_by_feat_single", side_effect=RuntimeError("stop"))
+    with stopped, pytest.raises(RuntimeError, match="stop"):
+        losses(model)
+    assert isinstance(model.bbox_head.assigner, HungarianAssigner)
+
+
+def test_another_assigner_is_refused():
+    cfg = Config.fromfile(ROOT / "configs" / CONFIGS["detr"][1]).model
+    cfg.train_cfg.assigner.type = "mmdet.HungarianAssigner"
+    with pytest.raises(ValueError, match=r"BatchedDETRHead: the assigner is HungarianAssigner; .*visdet_assigners"):
+        MODELS.build(cfg)
