@@ -6,15 +6,17 @@ import pytest
 import torch
 
 pytest.importorskip("mmdet.models")
+from mmdet.models.task_modules import assigners
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from detectors import batch, seed_everything
+from detectors import batch, build_detector, seed_everything
 from toolbox import ROOT
 from visdet_assigners import HungarianAssigner
 from visdet_assigners.assigners import hungarian
 from visdet_assigners.functional import lsap
+from visdet_assigners.heads import BatchedDeformableDETRHead
 
 CONFIGS = {
     "detr": ("detr/detr_r18_50e_bccd.py", "detr/batched-detr_r18_50e_bccd.py"),
@@ -33,9 +35,8 @@ def mmdet_scope():
     init_default_scope("mmdet")
 
 
-def build(config: str, **changes):
+def build(config: str):
     cfg = Config.fromfile(ROOT / "configs" / config).model
-    cfg.update(changes)
     seed_everything()
     model = MODELS.build(cfg)
     model.init_weights()
@@ -48,11 +49,23 @@ def losses(model) -> dict[str, torch.Tensor]:
     return model.loss(images, samples)
 
 
-@pytest.mark.parametrize(
-    ("name", "changes"), [*((name, {}) for name in CONFIGS), ("deformable_detr", dict(as_two_stage=True))]
-)
-def test_losses_and_gradients_are_mmdets(name, changes):
-    stock, batched = (build(config, **changes) for config in CONFIGS[name])
+@every_head
+def test_losses_and_gradients_are_mmdets(name):
+    compare(*(build(config) for config in CONFIGS[name]))
+
+
+def test_proposals_of_a_two_stage_deformable_detr():
+    stock, batched = (
+        build_detector("deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco.py") for _ in range(2)
+    )
+    batched.bbox_head.__class__ = BatchedDeformableDETRHead  # of the same weights
+    for model in (stock, batched):
+        model.bbox_head.assigner = HungarianAssigner([dict(type="FocalLossCost"), dict(type="IoUCost")])
+    assert "enc_loss_cls" in compare(stock, batched)
+
+
+def compare(stock, batched) -> dict[str, torch.Tensor]:
+    """The losses, which both give, and their gradients to the last bit."""
     assert batched.state_dict().keys() == stock.state_dict().keys()
     expected, found = losses(stock), losses(batched)
     assert found.keys() == expected.keys()
@@ -63,6 +76,7 @@ def test_losses_and_gradients_are_mmdets(name, changes):
     for mine, theirs in zip(batched.parameters(), stock.parameters()):
         assert (mine.grad is None) == (theirs.grad is None)
         assert mine.grad is None or torch.equal(mine.grad, theirs.grad)
+    return expected
 
 
 @every_head
@@ -89,6 +103,6 @@ def test_the_assigner_is_there_again_after_an_error(name):
 
 def test_another_assigner_is_refused():
     cfg = Config.fromfile(ROOT / "configs" / CONFIGS["detr"][1]).model
-    cfg.train_cfg.assigner.type = "mmdet.HungarianAssigner"
+    cfg.train_cfg.assigner.type = assigners.HungarianAssigner
     with pytest.raises(ValueError, match=r"BatchedDETRHead: the assigner is HungarianAssigner; .*visdet_assigners"):
         MODELS.build(cfg)

@@ -189,7 +189,8 @@ class ATSSAssigner(OverlapMixin, BaseAssigner):
                 "does the head filter priors outside the image?"
             )
         gts, labels = self.read_ground_truths(gt_instances)
-        assignment = atss(
+        assignment = self.run(
+            atss,
             priors,
             gts,
             num_level_priors,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from torch import Tensor
 
+from visdet_assigners.assigners.compiling import Result, compiled
 from visdet_assigners.assignment import AssignResult
 from visdet_assigners.functional.blocks import static_shapes
 from visdet_assigners.functional.tensors import as_float32, as_tensor, finite_fault, label_fault
@@ -25,8 +26,10 @@ class BaseAssigner(ABC):
     Args:
         memory_budget: bytes that the temporaries of one block may take; the package's budget if None, see
             ``functional.blocks``.
-        compile: whether ``torch.compile`` compiles the assignment, which needs a compiler and takes a minute; without
-            one it says so once and goes on uncompiled.
+        compile: whether ``torch.compile`` compiles the assignment, which needs a compiler and half a minute at the
+            first call; without one it says so once and goes on uncompiled.  One graph serves any number of ground
+            truths, in one block: the budget doesn't bound it.  Without effect where the work is done on the host or
+            the result has no fixed size: the Hungarian ones, CenterRegion, MultiInstance.
 
     Every assigner takes these two as keywords.
 
@@ -89,6 +92,10 @@ class BaseAssigner(ABC):
         """Raise ``ValueError`` with the name of the assigner in front and of the image behind."""
         image = (img_meta or {}).get("img_path") or (img_meta or {}).get("img_id")
         raise ValueError(f"{type(self).__name__}: {message}" + (f" (image {image})" if image is not None else ""))
+
+    def run(self, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
+        """Call a pure function, compiled if this assigner is to be."""
+        return (compiled(function) if self.compile else function)(*args, **kwargs)
 
     def read(self, instances: Any, owner: str, name: str, columns: int | None = None) -> Tensor:
         """Fetch a field as a tensor, floating values at least in float32.

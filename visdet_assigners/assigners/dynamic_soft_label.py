@@ -149,7 +149,8 @@ class DynamicSoftLabelAssigner(OverlapMixin, BaseAssigner):
         masks: Any = getattr(gt_instances, "masks", None)
         if hasattr(masks, "to_tensor"):  # mmdet's own containers
             masks = masks.to_tensor(torch.bool, gts.device)
-        assignment = dynamic_soft_label(
+        assignment = self.run(
+            dynamic_soft_label,
             points,
             gts,
             labels,

@@ -153,7 +153,8 @@ class GridAssigner(OverlapMixin, BaseAssigner):
         responsible = self.read(pred_instances, "pred_instances", "responsible_flags").bool()
         gts, labels = self.read_ground_truths(gt_instances)
         self.check_lengths(priors=priors, responsible_flags=responsible)
-        assignment = grid(
+        assignment = self.run(
+            grid,
             priors[:, :4],
             gts[:, :4],
             responsible,

@@ -17,6 +17,7 @@ from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignRes
 from visdet_assigners.functional.blocks import static_shapes
 from visdet_assigners.functional.boxes import box_iou
 from visdet_assigners.functional.overlaps import (
+    Overlaps,
     OverlapTable,
     best_ground_truths,
     best_priors,
@@ -67,8 +68,7 @@ def max_iou(
     thresholds = (pos_iou_thr, neg_iou_thr, min_pos_iou, gt_max_assign_all, match_low_quality)
     if len(priors) == 0 or len(gts) == 0:
         return nothing_to_match(len(priors), priors, ignored)
-    table = overlap_table(priors[:, None], gts, box_iou, reach=0.0, ignored=ignored)
-    return Assignment(*match_table(table, *thresholds))
+    return Assignment(*match_boxes(priors[:, None], gts, box_iou, 0.0, ignored, *thresholds))
 
 
 def nothing_to_match(num_priors: int, like: Tensor, ignored: Tensor | None = None) -> Assignment:
@@ -151,6 +151,13 @@ def match_table(
         taken_by = best_priors(table, block_best, (best >= min_pos_iou) & (best > 0), gt_max_assign_all)
         gt_index = torch.where(taken_by >= 0, taken_by, gt_index)
     return gt_index, quality
+
+
+def match_boxes(
+    candidates: Tensor, gts: Tensor, overlaps: Overlaps, reach: float | None, ignored: Tensor | None, *thresholds: Any
+) -> tuple[Tensor, Tensor]:
+    """Match as `match_table` does with these thresholds; the other arguments are those of `overlap_table`."""
+    return match_table(overlap_table(candidates, gts, overlaps, reach, ignored), *thresholds)
 
 
 def spread_repeated_boxes(
@@ -292,8 +299,7 @@ class MaxIoUAssigner(OverlapMixin, BaseAssigner):
             gts = spread_repeated_boxes(gts, self.iou_calculator, **self.perm_repeat_gt_cfg)
         ignored = self.ignored_priors(priors, regions, self.ignore_wrt_candidates)
         if len(gts) and len(priors):
-            table = overlap_table(candidates, gts[:, :4], self.overlaps, self.reach, ignored)
-            assignment = Assignment(*match_table(table, *self.thresholds))
+            assignment = Assignment(*self.match_candidates(candidates, gts[:, :4], ignored))
         else:
             assignment = nothing_to_match(len(priors), priors, ignored)
         result = to_assign_result(assignment, labels)
@@ -383,7 +389,11 @@ class MaxIoUAssigner(OverlapMixin, BaseAssigner):
         in_region = self.ignored_priors(priors, regions, self.ignore_wrt_candidates)
         if in_region is not None:
             ignored = in_region if ignored is None else ignored | in_region
-        return match_table(overlap_table(candidates, gts, self.overlaps, self.reach, ignored), *self.thresholds)
+        return self.match_candidates(candidates, gts, ignored)
+
+    def match_candidates(self, candidates: Tensor, gts: Tensor, ignored: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Match with the assigner's calculator and thresholds; see ``match_boxes``."""
+        return self.run(match_boxes, candidates, gts, self.overlaps, self.reach, ignored, *self.thresholds)
 
     @torch.no_grad()
     def assign_wrt_overlaps(self, overlaps: Tensor, gt_labels: Tensor) -> AssignResult:

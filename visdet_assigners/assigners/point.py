@@ -178,8 +178,8 @@ class PointAssigner(BaseAssigner):
         gts, labels = self.read_ground_truths(gt_instances)
         if len(points) == 0 or len(gts) == 0:
             return to_assign_result(Assignment(all_negative(len(points), points)), labels)
-        if static_shapes(points.device):
-            return to_assign_result(point(points, gts, [len(points)], self.scale, self.pos_num), labels)
+        if self.compile or static_shapes(points.device):
+            return to_assign_result(self.run(point, points, gts, [len(points)], self.scale, self.pos_num), labels)
         if num_level_priors is not None:
             if sum(num_level_priors) != len(points):
                 self.fail(f"sum(num_level_priors) is {sum(num_level_priors)} but there are {len(points)} priors")

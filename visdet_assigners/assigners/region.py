@@ -203,7 +203,8 @@ class RegionAssigner(BaseAssigner):
         if len(gts) == 0 or len(anchors) == 0:
             unmatched = all_negative(len(anchors), anchors)
             return to_assign_result(Assignment(unmatched, anchors.new_zeros(len(anchors))), labels)
-        assignment = region(
+        assignment = self.run(
+            region,
             anchors,
             gts,
             num_level_anchors,

@@ -209,7 +209,8 @@ class SimOTAAssigner(OverlapMixin, BaseAssigner):
         self.check_lengths(priors=points, bboxes=boxes, scores=scores)
         self.check_probabilities(scores)
         self.check_labels(labels, scores.shape[1])
-        assignment = sim_ota(
+        assignment = self.run(
+            sim_ota,
             points,
             gts,
             labels,

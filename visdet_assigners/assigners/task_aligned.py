@@ -232,7 +232,8 @@ class TaskAlignedAssigner(OverlapMixin, BaseAssigner):
         self.check_probabilities(scores)
         self.check_labels(labels, scores.shape[1])
         numbers = (self.topk, alpha, beta)
-        assignment = task_aligned(
+        assignment = self.run(
+            task_aligned,
             priors,
             gts[:, :4],
             labels,

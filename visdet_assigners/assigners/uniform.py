@@ -148,7 +148,8 @@ class UniformAssigner(OverlapMixin, BaseAssigner):
         predicted = self.read(pred_instances, "pred_instances", "decoder_priors", columns=4)
         gts, labels = self.read_ground_truths(gt_instances)
         self.check_lengths(priors=anchors, decoder_priors=predicted)
-        assignment = uniform(
+        assignment = self.run(
+            uniform,
             anchors,
             predicted,
             gts,

@@ -14,7 +14,7 @@ from visdet_assigners.functional.resolve import first_true
 
 Overlaps = Callable[[Tensor, Tensor], Tensor]
 """Pairwise overlaps: (..., A, 4), (..., B, 4) xyxy -> (..., A, B)."""
-LEAST = 512
+LEAST = 128
 """Priors of a block on a CPU: enough to be worth the calls, few enough to lie side by side."""
 APART = 4
 """How many times fewer ground truths than there are a block on a CPU is expected to meet."""

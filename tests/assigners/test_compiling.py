@@ -1,0 +1,69 @@
+"""Compiled assignment equals the other, in one graph for any number of objects, and goes on without a compiler.
+
+Dynamo traces with the backend "eager" here: what it can't trace shows, and nothing has to be compiled.
+"""
+
+import functools
+
+import pytest
+import torch
+import torch._dynamo.testing
+
+from assigners.cases import CASES
+from assigners.test_contract import scene
+from visdet_assigners.assigners import compiling
+
+UNTOUCHED = ("Hungarian", "CenterRegion", "MultiInstance")  # solved on the host, or of no fixed size
+TRACED = [name for name in CASES if not any(part in name for part in UNTOUCHED)]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_kept():
+    torch._dynamo.reset()
+    compiling.compiled.cache_clear()
+    yield
+    compiling.compiled.cache_clear()
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """Compile with a backend that counts the graphs."""
+    counter = torch._dynamo.testing.CompileCounterWithBackend("eager")
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counter))
+    return counter
+
+
+def assign(name, objects, compile):
+    case = CASES[name]
+    assigner = case.build()
+    assigner.compile = compile
+    return case.call(assigner, case.pred(objects), case.gt(objects), objects.ignore, objects)
+
+
+@pytest.mark.parametrize("name", TRACED)
+def test_compiled_equals_uncompiled_whatever_the_number_of_objects(name, graphs):
+    for count in (12, 30, 21):
+        expected, found = (assign(name, scene(count), compile) for compile in (False, True))
+        assert torch.equal(found.gt_inds, expected.gt_inds)
+        assert torch.equal(found.labels, expected.labels)
+    assert 1 <= graphs.frame_count <= 3  # scores of 8 classes: fewer objects than classes, or more
+
+
+@pytest.mark.parametrize("name", ["MaxIoUAssigner", "SimOTAAssigner"])
+def test_without_a_compiler_it_says_so_once_and_goes_on(name, monkeypatch):
+    def fail(graph, inputs):
+        raise torch._dynamo.exc.BackendCompilerFailed(fail, RuntimeError("No working C++ compiler found"), None)
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=fail))
+    expected = assign(name, scene(12), compile=False)
+    with pytest.warns(UserWarning, match=r"goes on uncompiled, compiling it failed: .*compiler"):
+        assert torch.equal(assign(name, scene(12), compile=True).gt_inds, expected.gt_inds)
+    assert torch.equal(assign(name, scene(12), compile=True).gt_inds, expected.gt_inds)
+
+
+def test_it_is_an_option_of_configs():
+    assigner = type(CASES["MaxIoUAssigner"].build())(0.5, 0.4, compile=True, memory_budget=10**6)
+    assert assigner.compile
+    assert assigner.memory_budget == 10**6
+    with pytest.raises(ValueError, match="memory_budget is 0; give a positive number of bytes"):
+        type(assigner)(0.5, 0.4, memory_budget=0)

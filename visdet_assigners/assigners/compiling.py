@@ -1,0 +1,37 @@
+"""Compiled assignment: ``torch.compile`` around the pure functions, where that is asked for and a compiler is there."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+
+Result = TypeVar("Result")
+
+
+@functools.cache
+def compiled(function: Callable[..., Result]) -> Callable[..., Result]:
+    """The function as one graph for any number of ground truths; compiled when first called.
+
+    Where compiling fails, as without a C++ compiler or Triton, a warning says so once and the function itself is called
+    from then on.
+    """
+    faster = torch.compile(function, fullgraph=True, dynamic=True)
+    works = True
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Result:
+        nonlocal works
+        if works:
+            try:
+                return faster(*args, **kwargs)
+            except torch._dynamo.exc.BackendCompilerFailed as error:
+                works = False
+                reason = " ".join(str(error).split("\n")[:2])  # the second line where a backend was named in the first
+                warnings.warn(f"{function.__name__} goes on uncompiled, compiling it failed: {reason}", stacklevel=2)
+        return function(*args, **kwargs)
+
+    return call
