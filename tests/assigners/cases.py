@@ -38,7 +38,8 @@ def level_sizes(pred, objects):
 
 
 def with_levels(assigner, pred, gt, ignore, objects):
-    return assigner.assign(pred, level_sizes(pred, objects), gt, ignore)
+    sizes = level_sizes(pred, objects)
+    return assigner.assign(pred, sizes + [0] * (len(STRIDES) - len(sizes)), gt, ignore)
 
 
 def with_meta(assigner, pred, gt, ignore, objects):
@@ -132,6 +133,11 @@ CASES: dict[str, Case] = {
         prior_boxes, ("priors",), ("priors",), ignores=True, best_overlap=True,
         without_order=lambda: va.MaxIoUAssigner(**LAST_FREE),
     ),
+    "MaxIoUAssigner-in-box": Case(
+        lambda: va.MaxIoUAssigner(**LOOSE, ignore_iof_thr=0.5, ignore_outside_gt=True),
+        prior_boxes, ("priors",), ("priors",), ignores=True, best_overlap=True,
+        without_order=lambda: va.MaxIoUAssigner(**LAST_FREE, ignore_outside_gt=True),
+    ),
     "ApproxMaxIoUAssigner": Case(
         lambda: va.ApproxMaxIoUAssigner(**LOOSE, ignore_iof_thr=0.5),
         approximated, ("priors", "approxs"), ("priors",), ignores=True, best_overlap=True,
@@ -154,6 +160,10 @@ CASES: dict[str, Case] = {
     "ATSSAssigner-ddod": Case(
         lambda: va.ATSSAssigner(9, alpha=0.8),
         dense, ("priors", "bboxes", "scores"), ("priors", "bboxes"), with_levels, levels=True,
+    ),
+    "ScaleRangeAssigner": Case(
+        lambda: va.ScaleRangeAssigner(center_sampling=True),
+        prior_boxes, ("priors",), ("priors",), with_levels, levels=True,
     ),
     "TaskAlignedAssigner": Case(
         lambda: va.TaskAlignedAssigner(13), probable, ("priors", "bboxes", "scores"), ("priors", "bboxes")

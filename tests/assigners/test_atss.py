@@ -9,6 +9,7 @@ from mmengine.structures import InstanceData
 from scenes import anchors, drawn_objects
 from visdet_assigners import ATSSAssigner
 from visdet_assigners.assigners.atss import atss
+from visdet_assigners.functional.boxes import box_iou
 
 OBJECTS = [objects for objects in drawn_objects() if len(objects.boxes)]
 
@@ -80,10 +81,78 @@ def test_levels_that_dont_sum_up_are_named():
         ATSSAssigner(9).assign(InstanceData(priors=priors[1:]), sizes, objects.instances)
 
 
-def test_a_head_that_passes_no_levels_is_told():
+def test_a_call_without_levels_is_told():
     objects = OBJECTS[0]
-    with pytest.raises(ValueError, match="num_level_priors is a InstanceData, not a list"):
-        ATSSAssigner(9).assign(InstanceData(priors=anchors(objects)[0]), objects.instances, None)
+    pred = InstanceData(priors=anchors(objects)[0])
+    with pytest.raises(ValueError, match=r"neither num_level_priors nor .*level_ids .*AnyAssignerRetinaHead"):
+        ATSSAssigner(9).assign(pred, objects.instances, None)
+    pred.level_ids = torch.arange(len(pred)).flip(0)
+    with pytest.raises(ValueError, match="level_ids must ascend"):
+        ATSSAssigner(9).assign(pred, objects.instances, None)
+
+
+def test_levels_come_second_by_name_or_as_numbers_of_each_prior():
+    objects = OBJECTS[2]
+    priors, sizes = anchors(objects)
+    pred, gt = InstanceData(priors=priors), objects.instances
+    ignore = InstanceData(bboxes=torch.tensor([[100.0, 60.0, 300.0, 220.0]]))
+    assigner = ATSSAssigner(9, ignore_iof_thr=0.5)
+    second = assigner.assign(pred, sizes, gt, ignore)
+    assert (second.gt_inds > 0).any()
+    assert (second.gt_inds < 0).any()
+    level_ids = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    for other in (
+        assigner.assign(pred, gt, ignore, num_level_priors=sizes),
+        assigner.assign(pred_instances=pred, num_level_priors=sizes, gt_instances=gt, gt_instances_ignore=ignore),
+        assigner.assign(InstanceData(priors=priors, level_ids=level_ids), gt, ignore),
+    ):
+        assert torch.equal(other.gt_inds, second.gt_inds)
+
+
+def test_topk_per_location_takes_all_anchors_of_the_nearest_places():
+    """Each place's anchors are positive or negative for themselves, but candidates together."""
+    objects = next(scene for scene in OBJECTS if scene.name == "mixed-12-403")
+    ratios = (0.5, 1.0, 2.0)
+    priors, sizes = anchors(objects, ratios)
+    per_location = ATSSAssigner(5, topk_per_location=True, num_anchors_per_location=3)
+    result = per_location.assign(InstanceData(priors=priors), sizes, objects.instances)
+    compared = 0
+    for number, box in enumerate(objects.boxes):
+        alone = atss(priors, box[None], sizes, topk=15)
+        expected = plain_of_locations(priors, box, sizes, places=5, per_place=3)
+        if expected is not None:
+            compared += 1
+            assert (alone.gt_index >= 0).tolist() == expected
+        taken = (result.gt_inds == number + 1).tolist()
+        assert all(not mine or own for mine, own in zip(taken, (alone.gt_index >= 0).tolist()))
+    assert compared >= 5
+    assert torch.equal(
+        result.gt_inds, ATSSAssigner(15).assign(InstanceData(priors=priors), sizes, objects.instances).gt_inds
+    )
+    assert not torch.equal(
+        result.gt_inds, ATSSAssigner(5).assign(InstanceData(priors=priors), sizes, objects.instances).gt_inds
+    )
+
+
+def plain_of_locations(priors, box, level_sizes, places, per_place):
+    """One box, the candidates being all anchors of the nearest places; None where ties leave these open."""
+    boxes, x, y = priors.double(), (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    candidates, start = [], 0
+    for size in level_sizes:
+        first = boxes[start : start + size : per_place]
+        distance = torch.hypot((first[:, 0] + first[:, 2]) / 2 - x, (first[:, 1] + first[:, 3]) / 2 - y)
+        order = distance.argsort()
+        if len(order) > places and distance[order[places]] - distance[order[places - 1]] < 1e-3:
+            return None
+        candidates += [start + place * per_place + a for place in order[:places].tolist() for a in range(per_place)]
+        start += size
+    own = boxes[candidates]
+    overlap = box_iou(own, box[None].double())[:, 0]
+    center_x, center_y = (own[:, 0] + own[:, 2]) / 2, (own[:, 1] + own[:, 3]) / 2
+    to_borders = torch.stack([center_x - box[0], center_y - box[1], box[2] - center_x, box[3] - center_y]).amin(dim=0)
+    positive = (overlap >= overlap.mean() + overlap.std()) & (to_borders > 0.01)
+    chosen = {candidate for candidate, is_positive in zip(candidates, positive.tolist()) if is_positive}
+    return [row in chosen for row in range(len(priors))]
 
 
 def test_alpha_needs_predictions():
@@ -101,6 +170,10 @@ def test_predictions_without_alpha_are_noticed():
         ATSSAssigner(9).assign(pred, sizes, objects.instances)
 
 
-def test_topk_of_zero_is_refused():
+def test_numbers_that_mean_nothing_are_refused():
     with pytest.raises(ValueError, match="ATSSAssigner: topk is 0"):
         ATSSAssigner(0)
+    with pytest.raises(ValueError, match="num_anchors_per_location is 0"):
+        ATSSAssigner(9, topk_per_location=True, num_anchors_per_location=0)
+    with pytest.raises(ValueError, match="no effect without topk_per_location"):
+        ATSSAssigner(9, num_anchors_per_location=9)

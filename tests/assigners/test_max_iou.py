@@ -108,3 +108,28 @@ def test_repeated_boxes_are_spread():
     assert len(spread[:3].unique(dim=0)) == 3
     assert (box_iou(spread[:3], boxes[:1]) >= 0.7).all()
     assert torch.equal(spread[3:], single)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_positives_outside_their_object_can_be_ignored(batched):
+    ignored = 0
+    for objects in drawn_objects():
+        priors, sizes = anchors(objects)
+        pred, thresholds = InstanceData(priors=priors), dict(pos_iou_thr=0.5, neg_iou_thr=0.4)
+        usual = MaxIoUAssigner(**thresholds).assign(pred, objects.instances)
+        assigner = MaxIoUAssigner(**thresholds, ignore_outside_gt=True)
+        result = assigner.assign(pred, sizes, objects.instances)  # the order of ATSSHead's call
+        if batched:
+            (result,) = assigner.assign_images([pred], [objects.instances])
+        expected = usual.gt_inds.tolist()
+        for row, number in enumerate(expected):
+            if number > 0:
+                (x1, y1, x2, y2), (left, top, right, bottom) = priors[row], objects.boxes[number - 1]
+                x, y = (x1 + x2) / 2, (y1 + y2) / 2
+                if min(x - left, y - top, right - x, bottom - y) <= 0.01:
+                    expected[row] = -1
+        assert result.gt_inds.tolist() == expected
+        assert torch.equal(result.max_overlaps, usual.max_overlaps)
+        assert torch.equal(result.labels, torch.where(result.gt_inds > 0, usual.labels, -1))
+        ignored += int((result.gt_inds != usual.gt_inds).sum())
+    assert ignored > 100

@@ -23,13 +23,16 @@ FITTING = {
     "HungarianAssigner": dict(match_costs=COSTS),
     "MaxIoUAssigner": IOU_SETTINGS,
     "PointAssigner": dict(scale=4, pos_num=3),
+    "ScaleRangeAssigner": dict(center_sampling=True),
     "SimOTAAssigner": dict(center_radius=2.5),
     "TaskAlignedAssigner": dict(topk=13),
     "TopkHungarianAssigner": dict(topk=4),
     "UniformAssigner": dict(pos_ignore_thr=0.15, neg_ignore_thr=0.7),
 }
 # Those whose positives lie inside their objects, as the centerness of ATSS's head needs.
-INSIDE = ("ATSSAssigner", "CenterRegionAssigner", "DynamicSoftLabelAssigner", "TaskAlignedAssigner")
+INSIDE = (
+    "ATSSAssigner", "CenterRegionAssigner", "DynamicSoftLabelAssigner", "ScaleRangeAssigner", "TaskAlignedAssigner"
+)  # fmt: skip
 # And of those that don't, with what they say.
 OTHERS = {
     "ApproxMaxIoUAssigner": (dict(pos_iou_thr=0.5, neg_iou_thr=0.4), "approxs"),

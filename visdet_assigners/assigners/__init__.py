@@ -17,6 +17,7 @@ from visdet_assigners.assigners.max_iou import MaxIoUAssigner
 from visdet_assigners.assigners.multi_instance import MultiInstanceAssigner
 from visdet_assigners.assigners.point import PointAssigner
 from visdet_assigners.assigners.region import RegionAssigner
+from visdet_assigners.assigners.scale_range import ScaleRangeAssigner
 from visdet_assigners.assigners.sim_ota import SimOTAAssigner
 from visdet_assigners.assigners.task_aligned import TaskAlignedAssigner
 from visdet_assigners.assigners.topk_hungarian import TopkHungarianAssigner
@@ -36,6 +37,7 @@ __all__ = [
     "MultiInstanceAssigner",
     "PointAssigner",
     "RegionAssigner",
+    "ScaleRangeAssigner",
     "SimOTAAssigner",
     "TaskAlignedAssigner",
     "TopkHungarianAssigner",

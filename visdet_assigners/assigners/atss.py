@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
+from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin, in_either_order
 from visdet_assigners.assigners.memory import within_memory
 from visdet_assigners.assignment import IGNORED, Assignment, AssignResult, all_negative, to_assign_result
 from visdet_assigners.functional.blocks import split
-from visdet_assigners.functional.boxes import border_distance, box_center, center_distance
+from visdet_assigners.functional.boxes import INSIDE, border_distance, box_center, center_distance
 from visdet_assigners.functional.overlaps import overlaps_of_pairs
 from visdet_assigners.functional.resolve import keep_best
 from visdet_assigners.functional.select import nearest_per_level
@@ -26,8 +26,6 @@ from visdet_assigners.registry import register
 
 FAR = 1e8
 """Distance given to ignored priors, so that they are candidates last."""
-INSIDE = 0.01
-"""Pixels by which a centre must lie inside a box."""
 
 
 def atss(
@@ -57,9 +55,9 @@ def atss(
     Returns:
         Assignment with ``quality`` = IoU (or the other quality) with the matched box, 0 elsewhere.
 
-    The standard deviation is the unbiased one, as in the published code.  ``topk`` counts priors; the published code
-    counts locations, each with all its anchors.  Differs from mmdet: quality is 0 where nothing is matched (mmdet:
-    -1e8), and ignore regions hold in images without ground truths.
+    The standard deviation is the unbiased one, as in the published code.  ``topk`` counts priors, as in mmdet; the
+    published code counts locations, each with all its A anchors: ``topk=9 * A`` here.  Differs from mmdet: quality is 0
+    where nothing is matched (mmdet: -1e8), and ignore regions hold in images without ground truths.
 
     Example:
         >>> priors = torch.tensor([[0., 0., 8., 8.], [8., 0., 16., 8.], [0., 8., 8., 16.], [8., 8., 16., 16.]])
@@ -123,6 +121,9 @@ class ATSSAssigner(OverlapMixin, BaseAssigner):
             (logits) and ``bboxes`` (decoded) of the predictions; None is plain ATSS.
         iou_calculator: configuration or object; plain IoU if None.
         ignore_iof_thr: a prior covered by ignore regions beyond this share is ignored; off when not above 0.
+        topk_per_location: ``topk`` counts locations with all their anchors, as the paper's code does, not anchors, as
+            mmdet does; the same where each location has one anchor.
+        num_anchors_per_location: anchors of each location, all with the same centre; for ``topk_per_location``.
 
     Example:
         >>> from types import SimpleNamespace as Instances
@@ -139,26 +140,34 @@ class ATSSAssigner(OverlapMixin, BaseAssigner):
         iou_calculator: Any = None,
         ignore_iof_thr: float = -1,
         *,
+        topk_per_location: bool = False,
+        num_anchors_per_location: int = 1,
         memory_budget: int | None = None,
         compile: bool = False,
     ) -> None:
         super().__init__(memory_budget, compile)
         if topk < 1:
             self.fail(f"topk is {topk}; at least 1 candidate per level is needed")
+        if num_anchors_per_location < 1:
+            self.fail(f"num_anchors_per_location is {num_anchors_per_location}; it must be at least 1")
+        if num_anchors_per_location > 1 and not topk_per_location:
+            self.fail("num_anchors_per_location has no effect without topk_per_location=True; set both or neither")
         self.topk = topk
+        self.num_candidates = topk * num_anchors_per_location
         self.alpha = alpha
         self.ignore_iof_thr = ignore_iof_thr
         self.build_calculator(iou_calculator)
 
+    @in_either_order
     @within_memory
     @torch.no_grad()
     def assign(
         self,
         pred_instances: Any,
-        num_level_priors: Sequence[int],
         gt_instances: Any,
         gt_instances_ignore: Any = None,
         *,
+        num_level_priors: Sequence[int] | None = None,
         img_meta: Mapping[str, Any] | None = None,
     ) -> AssignResult:
         """Assign the priors of one image.
@@ -166,9 +175,10 @@ class ATSSAssigner(OverlapMixin, BaseAssigner):
         Args:
             pred_instances: with ``priors`` (N, 4) xyxy, further columns are not used; N may be 0.  With ``alpha`` also
                 ``scores`` (N, C) logits and ``bboxes`` (N, 4) xyxy.
-            num_level_priors: priors in each level, summing to N.
             gt_instances: with ``bboxes`` (M, 4) xyxy and ``labels`` (M,); M may be 0.
             gt_instances_ignore: with ``bboxes`` (R, 4), or None.
+            num_level_priors: priors in each level, summing to N; may also come second, as mmdet's ATSSHead passes it,
+                or be left out where ``pred_instances`` has ``level_ids`` (N,), ascending from 0.
             img_meta: accepted so that assigners can be exchanged; not used.
 
         Returns:
@@ -178,23 +188,14 @@ class ATSSAssigner(OverlapMixin, BaseAssigner):
             ValueError: the levels don't sum to N, a field is missing or has the wrong shape, or on CPU is not finite.
         """
         priors = self.read(pred_instances, "pred_instances", "priors", columns=4)[:, :4]
-        if isinstance(num_level_priors, Tensor) or not isinstance(num_level_priors, Sequence):
-            self.fail(
-                f"num_level_priors is a {type(num_level_priors).__name__}, not a list of level sizes; "
-                "this assigner needs a head that passes them second, as ATSSHead does"
-            )
-        if sum(num_level_priors) != len(priors):
-            self.fail(
-                f"sum(num_level_priors) is {sum(num_level_priors)} but there are {len(priors)} priors; "
-                "does the head filter priors outside the image?"
-            )
+        level_sizes = self.read_level_sizes(pred_instances, num_level_priors, len(priors))
         gts, labels = self.read_ground_truths(gt_instances)
         assignment = self.run(
             atss,
             priors,
             gts,
-            num_level_priors,
-            self.topk,
+            level_sizes,
+            self.num_candidates,
             self.ignored_priors(priors, self.read_regions(gt_instances_ignore)),
             self._quality_of(pred_instances, priors, gts[:, :4], labels),
         )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from numbers import Integral
+from typing import Any, NoReturn, TypeVar
 
 from torch import Tensor
 
@@ -14,6 +16,30 @@ from visdet_assigners.functional.blocks import static_shapes
 from visdet_assigners.functional.tensors import as_float32, as_tensor, finite_fault, label_fault
 from visdet_assigners.iou_calculators import BboxOverlaps2D, IoUCalculator
 from visdet_assigners.registry import adopt, build
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def levels_by_name(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Bring the arguments of an ``assign`` in one order: level sizes in the second place become ``num_level_priors``.
+
+    mmdet's heads that were written for ATSS pass them there, between the predictions and the ground truths; the others
+    pass none.  A list of numbers is told from instances by its type.
+    """
+    if len(args) > 1 and isinstance(args[1], (list, tuple)) and all(isinstance(size, Integral) for size in args[1]):
+        return (args[0], *args[2:]), {**kwargs, "num_level_priors": args[1]}
+    return tuple(args), dict(kwargs)
+
+
+def in_either_order(assign: Method) -> Method:
+    """Decorate an ``assign`` with ``num_level_priors`` by keyword, so that it takes them second, too."""
+
+    @functools.wraps(assign)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        args, kwargs = levels_by_name(args, kwargs)
+        return assign(self, *args, **kwargs)
+
+    return method  # type: ignore[return-value]
 
 
 class BaseAssigner(ABC):
@@ -143,6 +169,35 @@ class BaseAssigner(ABC):
         if gt_instances_ignore is None:
             return None
         return self.read(gt_instances_ignore, "gt_instances_ignore", "bboxes", columns=4)
+
+    def read_level_sizes(
+        self, pred_instances: Any, num_level_priors: Sequence[int] | None, num_priors: int
+    ) -> Sequence[int]:
+        """Priors in each level, as the head passes them, or counted from ``pred_instances.level_ids``.
+
+        Args:
+            pred_instances: may have ``level_ids`` (N,), from 0 and ascending; on a device, counting waits for it.
+            num_level_priors: what the head passed, None if nothing.
+            num_priors: N, which they must sum to.
+        """
+        if num_level_priors is None:
+            level_ids = getattr(pred_instances, "level_ids", None)
+            if level_ids is None:
+                self.fail(
+                    "neither num_level_priors nor pred_instances.level_ids is there; take a head that passes level "
+                    "sizes, as ATSSHead does, or for RetinaNet type='visdet_assigners.AnyAssignerRetinaHead'"
+                )
+            if not static_shapes(level_ids.device) and (level_ids.diff() < 0).any():
+                self.fail("pred_instances.level_ids must ascend: one level after another")
+            num_level_priors = level_ids.bincount().tolist()
+        if isinstance(num_level_priors, Tensor) or not isinstance(num_level_priors, Sequence):
+            self.fail(f"num_level_priors is a {type(num_level_priors).__name__}, not a list of level sizes")
+        if sum(num_level_priors) != num_priors:
+            self.fail(
+                f"sum(num_level_priors) is {sum(num_level_priors)} but there are {num_priors} priors; "
+                "does the head filter priors outside the image?"
+            )
+        return num_level_priors
 
     def count(self, instances: Any) -> int:
         """Number of instances, of ``InstanceData`` or of anything with tensors as attributes."""

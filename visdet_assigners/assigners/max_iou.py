@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
+from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin, in_either_order
 from visdet_assigners.assigners.memory import within_memory
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, all_negative, to_assign_result
 from visdet_assigners.functional.blocks import static_shapes
-from visdet_assigners.functional.boxes import box_iou
+from visdet_assigners.functional.boxes import INSIDE, border_distance, box_iou
 from visdet_assigners.functional.overlaps import (
     Overlaps,
     OverlapTable,
@@ -160,6 +160,23 @@ def match_boxes(
     return match_table(overlap_table(candidates, gts, overlaps, reach, ignored), *thresholds)
 
 
+def ignore_outside(gt_index: Tensor, priors: Tensor, gts: Tensor) -> Tensor:
+    """Ignore positives whose centre lies outside their ground truth, "In GT Box" in the ATSS paper, arXiv:1912.02424.
+
+    Args:
+        gt_index: (..., N) of an `Assignment`; the first dimensions are images.
+        priors: (..., N, 4) xyxy.
+        gts: (..., M, 4) xyxy; M at least 1.
+
+    Returns:
+        (..., N), `IGNORED` there.
+    """
+    own = gts.gather(-2, gt_index.clamp(min=0)[..., None].expand(*gt_index.shape, 4))  # (..., N, 4)
+    x, y = (priors[..., 0] + priors[..., 2]) / 2, (priors[..., 1] + priors[..., 3]) / 2
+    outside = border_distance(x, y, own) <= INSIDE
+    return gt_index.masked_fill((gt_index >= 0) & outside, IGNORED)
+
+
 def spread_repeated_boxes(
     boxes: Tensor, calculator: IoUCalculator, iou_thr: float = 0.97, perm_range: float = 0.01
 ) -> Tensor:
@@ -218,6 +235,8 @@ class MaxIoUAssigner(OverlapMixin, BaseAssigner):
         iou_calculator: configuration or object; plain IoU if None.
         perm_repeat_gt_cfg: ``dict(iou_thr=..., perm_range=...)`` moves repeated boxes apart, see
             ``spread_repeated_boxes``; None leaves them.
+        ignore_outside_gt: ignore positives whose centre lies outside their ground truth, see ``ignore_outside``; for
+            heads with centerness, which have no target there.
 
     Differs from mmdet: thresholds may be ints, numpy numbers or lists; see ``match_by_iou`` for the rest.
 
@@ -244,6 +263,7 @@ class MaxIoUAssigner(OverlapMixin, BaseAssigner):
         iou_calculator: Any = None,
         perm_repeat_gt_cfg: Mapping[str, float] | None = None,
         *,
+        ignore_outside_gt: bool = False,
         memory_budget: int | None = None,
         compile: bool = False,
     ) -> None:
@@ -257,10 +277,12 @@ class MaxIoUAssigner(OverlapMixin, BaseAssigner):
         self.match_low_quality = match_low_quality
         self.gpu_assign_thr = gpu_assign_thr
         self.perm_repeat_gt_cfg = perm_repeat_gt_cfg
+        self.ignore_outside_gt = ignore_outside_gt
         self.build_calculator(iou_calculator)
         if isinstance(neg_iou_thr, Sequence) and len(neg_iou_thr) != 2:
             self.fail(f"neg_iou_thr is {neg_iou_thr!r}; one number or (low, high) is expected")
 
+    @in_either_order
     @within_memory
     @torch.no_grad()
     def assign(
@@ -278,7 +300,7 @@ class MaxIoUAssigner(OverlapMixin, BaseAssigner):
             pred_instances: with ``priors`` (N, 4) xyxy; N may be 0.
             gt_instances: with ``bboxes`` (M, 4) xyxy and ``labels`` (M,); M may be 0.
             gt_instances_ignore: with ``bboxes`` (R, 4), or None.
-            num_level_priors: accepted so that assigners can be exchanged; not used.
+            num_level_priors: accepted so that assigners can be exchanged, also second, as ATSSHead passes it; not used.
             img_meta: accepted for the same reason; not used.
 
         Returns:
@@ -299,7 +321,7 @@ class MaxIoUAssigner(OverlapMixin, BaseAssigner):
             gts = spread_repeated_boxes(gts, self.iou_calculator, **self.perm_repeat_gt_cfg)
         ignored = self.ignored_priors(priors, regions, self.ignore_wrt_candidates)
         if len(gts) and len(priors):
-            assignment = Assignment(*self.match_candidates(candidates, gts[:, :4], ignored))
+            assignment = Assignment(*self.match_candidates(priors, candidates, gts[:, :4], ignored))
         else:
             assignment = nothing_to_match(len(priors), priors, ignored)
         result = to_assign_result(assignment, labels)
@@ -389,11 +411,14 @@ class MaxIoUAssigner(OverlapMixin, BaseAssigner):
         in_region = self.ignored_priors(priors, regions, self.ignore_wrt_candidates)
         if in_region is not None:
             ignored = in_region if ignored is None else ignored | in_region
-        return self.match_candidates(candidates, gts, ignored)
+        return self.match_candidates(priors, candidates, gts, ignored)
 
-    def match_candidates(self, candidates: Tensor, gts: Tensor, ignored: Tensor | None) -> tuple[Tensor, Tensor]:
+    def match_candidates(
+        self, priors: Tensor, candidates: Tensor, gts: Tensor, ignored: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Match with the assigner's calculator and thresholds; see ``match_boxes``."""
-        return self.run(match_boxes, candidates, gts, self.overlaps, self.reach, ignored, *self.thresholds)
+        gt_index, quality = self.run(match_boxes, candidates, gts, self.overlaps, self.reach, ignored, *self.thresholds)
+        return ignore_outside(gt_index, priors, gts) if self.ignore_outside_gt else gt_index, quality
 
     @torch.no_grad()
     def assign_wrt_overlaps(self, overlaps: Tensor, gt_labels: Tensor) -> AssignResult:

@@ -19,6 +19,7 @@ from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from visdet_assigners.assigners.base import levels_by_name
 from visdet_assigners.codetr.shadowing import listen, shadow
 
 
@@ -108,7 +109,7 @@ class _Adapter:
         return result
 
     def _fail(self, message: str) -> NoReturn:
-        raise TypeError(f"AuxDenseBranch: {self.name} {message}")
+        raise TypeError(f"{type(self.head).__name__}: {self.name} {message}")
 
     def _check_centres(self, given: dict[str, Any], gt_inds: Tensor) -> None:
         """Raise where ATSS's centerness would be the root of a negative number; mmdet's own assertion is mute."""
@@ -162,11 +163,8 @@ class _Adapter:
 
 def _sort_out(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
     """Name the arguments of a head's call; None where it is not one of instances."""
-    named = dict(kwargs)
-    names = list(_INSTANCES)
-    if len(args) > 1 and isinstance(args[1], (list, tuple)):
-        names.insert(1, "num_level_priors")
-    named.update(zip(names, args))
+    args, named = levels_by_name(args, kwargs)
+    named.update(zip(_INSTANCES, args))
     return named if isinstance(named.get("pred_instances"), InstanceData) else None
 
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 EPS = 1e-6
+INSIDE = 0.01
+"""Pixels by which a centre must lie inside a box, in ATSS and what is compared with it."""
 
 
 def box_area(boxes: Tensor) -> Tensor:

@@ -3,7 +3,16 @@
 ``type='visdet_assigners.StaticRetinaHead'`` in a config makes mmengine import this.
 """
 
+from visdet_assigners.heads.any_assigner_retina import AnyAssignerRetinaHead
+from visdet_assigners.heads.assigned_fcos import AssignedFCOSHead
 from visdet_assigners.heads.batched_detr import BatchedDeformableDETRHead, BatchedDETRHead, BatchedDINOHead
 from visdet_assigners.heads.static_retina import StaticRetinaHead
 
-__all__ = ["BatchedDETRHead", "BatchedDINOHead", "BatchedDeformableDETRHead", "StaticRetinaHead"]
+__all__ = [
+    "AnyAssignerRetinaHead",
+    "AssignedFCOSHead",
+    "BatchedDETRHead",
+    "BatchedDINOHead",
+    "BatchedDeformableDETRHead",
+    "StaticRetinaHead",
+]

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from visdet_assigners.assigners.base import levels_by_name
 from visdet_assigners.assignment import IGNORED, NEGATIVE
 
 # Fields of `pred_instances` that follow from the image size and the ground truths alone.
@@ -334,6 +335,8 @@ class _Watched:
         """Return the layer that hands on each image of a method's outcome."""
         signature = inspect.signature(method)
         keywords = [name for name, value in signature.parameters.items() if value.kind is value.VAR_KEYWORD]
+        levels = signature.parameters.get("num_level_priors")
+        levels_by_keyword = levels is not None and levels.kind is levels.KEYWORD_ONLY
 
         def layer(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             if self.busy:  # a method for a batch that calls the one for an image
@@ -344,6 +347,8 @@ class _Watched:
             finally:
                 self.busy = False
             # Heads pass the same argument by position or by name; only the signature tells which is which.
+            if levels_by_keyword:
+                args, kwargs = levels_by_name(args, kwargs)
             arguments = signature.bind(*args, **kwargs).arguments
             for name in keywords:
                 arguments.update(arguments.pop(name, {}))

@@ -1,0 +1,76 @@
+"""FCOS's rule: the same as mmdet's FCOSHead, and as plain loops."""
+
+import pytest
+import torch
+from mmdet.models.dense_heads import FCOSHead
+from mmengine.structures import InstanceData
+
+from scenes import STRIDES, anchors, drawn_objects, real_objects
+from visdet_assigners import ScaleRangeAssigner
+from visdet_assigners.assigners.scale_range import RANGES, scale_range
+
+SCENES = [*drawn_objects(), *real_objects(10)]
+SAMPLING = pytest.mark.parametrize("radius", [None, 1.5, 0.6])
+
+
+def plain(priors, gts, level_sizes, ranges, strides, radius):
+    """The smallest box around each point among those that its level is for."""
+    decided, row = [], 0
+    for size, (least, most), stride in zip(level_sizes, ranges, strides):
+        for x1, y1, x2, y2 in priors[row : row + size].tolist():
+            x, y = (x1 + x2) / 2, (y1 + y2) / 2
+            best = (float("inf"), -1)
+            for number, (left, top, right, bottom) in enumerate(gts.tolist()):
+                to_borders = (x - left, y - top, right - x, bottom - y)
+                from_center = max(abs(x - (left + right) / 2), abs(y - (top + bottom) / 2))
+                near = radius is None or from_center < radius * stride
+                if min(to_borders) > 0 and least <= max(to_borders) <= most and near:
+                    best = min(best, ((right - left) * (bottom - top), number))
+            decided.append(best[1])
+        row += size
+    return decided
+
+
+@SAMPLING
+def test_the_rule_as_plain_loops(radius):
+    """On whole pixels, where arithmetic is exact."""
+    positives = 0
+    for objects in drawn_objects():
+        if objects.name.startswith(("grid", "twice")) and len(objects.boxes) <= 12:
+            boxes = objects.boxes.round()
+            priors, sizes = anchors(objects)
+            radii = None if radius is None else [radius * stride for stride in STRIDES]
+            found = scale_range(priors, boxes, sizes, RANGES, radii).gt_index
+            assert found.tolist() == plain(priors, boxes, sizes, RANGES, STRIDES, radius)
+            positives += int((found >= 0).sum())
+    assert positives > 50
+
+
+@SAMPLING
+def test_the_targets_of_mmdets_head(radius):
+    sampling = dict(center_sampling=radius is not None, center_sample_radius=radius)
+    head = FCOSHead(8, 8, strides=STRIDES, **sampling)
+    assigner = ScaleRangeAssigner(**sampling)
+    positives = 0
+    for objects in SCENES:
+        priors, sizes = anchors(objects)
+        points = ((priors[:, :2] + priors[:, 2:]) / 2).split(sizes)
+        head.num_classes = objects.num_classes
+        labels, distances = map(torch.cat, head.get_targets(points, [objects.instances]))
+        result = assigner.assign(InstanceData(priors=priors), sizes, objects.instances)
+        positive = result.gt_inds > 0
+        assert torch.equal(torch.where(positive, result.labels, objects.num_classes), labels)
+        own = objects.boxes[result.gt_inds[positive] - 1]
+        points = torch.cat(points)[positive]
+        assert torch.equal(torch.cat([points - own[:, :2], own[:, 2:] - points], dim=1), distances[positive])
+        positives += int(positive.sum())
+    assert positives > 500
+
+
+def test_mistakes_are_told():
+    objects = drawn_objects()[5]
+    priors, sizes = anchors(objects)
+    with pytest.raises(ValueError, match="ScaleRangeAssigner: there are 5 levels and 2 regress_ranges"):
+        ScaleRangeAssigner(RANGES[:2]).assign(InstanceData(priors=priors), sizes, objects.instances)
+    with pytest.raises(ValueError, match="5 strides and 2 regress_ranges"):
+        ScaleRangeAssigner(RANGES[:2], center_sampling=True)
