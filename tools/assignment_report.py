@@ -33,6 +33,7 @@ from visdet_assigners.observe.detector import (
 )
 from visdet_assigners.observe.draw import draw_assignments, panels_of
 from visdet_assigners.observe.report import Report
+from visdet_assigners.observe.tap import decoder_layers
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -60,7 +61,8 @@ def make_report(cfg: Config, args: argparse.Namespace) -> Report:
     model = build_model(cfg, args.checkpoint, args.epoch)
     without = args.checkpoint is None and can_do_without_network(model, dataset)
     names = dataset.metainfo.get("classes") or ()
-    report = Report(f"Assignments of {Path(args.config).stem}, {args.phase} set", names)
+    title = f"Assignments of {Path(args.config).stem}, {args.phase} set"
+    report = Report(title, names, decoder_layers(model))
     count = min(args.max_images or len(dataset), len(dataset))
     left_out: set[str] = set()
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from visdet_assigners.observe.draw import draw_assignments, panels_of, render
 from visdet_assigners.observe.statistics import ObjectTable, mean_quality
-from visdet_assigners.observe.tap import AssignmentCall, AssignmentRecord, ImageInfo, as_record, watch
+from visdet_assigners.observe.tap import AssignmentCall, AssignmentRecord, ImageInfo, as_record, decoder_layers, watch
 from visdet_assigners.registry import HOOKS
 
 # Distance, in parts of the image, within which boxes are those of the same view of an image.
@@ -67,7 +67,7 @@ class AssignmentHook(Hook):
 
     For each assigner, under its name in the model: positives per object, share of objects without a positive, mean
     quality of the positives.  For DETR's line also the share of objects whose query changed since the epoch in which
-    their image was last seen in the same view, for each decoder layer.
+    their image was last seen in the same view, for each decoder layer, and for the encoder where that proposes boxes.
 
     A process sees its own images only; with several, the numbers are those of the first, and the matching is compared
     for the images that come to the same process again.
@@ -100,10 +100,12 @@ class AssignmentHook(Hook):
         self.histories: dict[str, MatchHistory] = defaultdict(MatchHistory)
         self.measuring = False
         self.watching = ExitStack()
+        self.decoder_layers: int | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Begin to watch the model."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self.decoder_layers = decoder_layers(model)
         self.watching.enter_context(watch(model, self._see))
 
     def after_train_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
@@ -182,7 +184,8 @@ class AssignmentHook(Hook):
                     scalars[f"assignments/{where}/quality"] = quality
         for where, changes in self.changes.items():
             for layer, share in enumerate(np.concatenate(changes, axis=1).mean(axis=1)):
-                scalars[f"assignments/{where}/changed_queries/layer_{layer}"] = float(share)
+                name = "encoder" if layer == self.decoder_layers else f"layer_{layer}"
+                scalars[f"assignments/{where}/changed_queries/{name}"] = float(share)
         if scalars:
             runner.visualizer.add_scalars(scalars, step=step)
         self.tables.clear()

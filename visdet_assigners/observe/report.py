@@ -38,14 +38,16 @@ class AssignerStatistics:
 
     Args:
         record: the first, which tells what it is called.
+        decoder_layers: calls for an image that are decoder layers; what comes after them is the encoder's, and left
+            out.  None where all are, or there is one.
     """
 
-    def __init__(self, record: AssignmentRecord) -> None:
+    def __init__(self, record: AssignmentRecord, decoder_layers: int | None = None) -> None:
         self.where = record.where
         self.assigner = record.assigner
         self.reads_predictions = record.reads_predictions
         self.levels = level_names(record)
-        self.num_priors = len(record.gt_index)
+        self.decoder_layers = decoder_layers
         self.last_layer = 0
         self.tables: dict[int, list[ObjectTable]] = {}
         self.counts: dict[int, PriorCounts] = {}
@@ -54,13 +56,13 @@ class AssignerStatistics:
     def add(self, record: AssignmentRecord, image: int) -> None:
         """Add a record of the image of that number."""
         layer = record.repeat
+        if self.decoder_layers is not None and layer >= self.decoder_layers:
+            return
+        self.last_layer = max(self.last_layer, layer)
         self.tables.setdefault(layer, []).append(ObjectTable.of([record], [image]))
         self.counts[layer] = self.counts.get(layer, PriorCounts()) + PriorCounts.of([record])
         if not self.levels:
             self.levels = level_names(record)
-        if len(record.gt_index) != self.num_priors:  # not the queries: DINO's encoder is asked after the decoder
-            return
-        self.last_layer = max(self.last_layer, layer)
         if record.pred_boxes is not None and record.priors is None:
             self.queries.append((layer, image, queries_of(record).tolist()))
 
@@ -88,10 +90,12 @@ class Report:
     Args:
         title: of the page.
         names: of the classes, by label.
+        decoder_layers: of the detector, see ``AssignerStatistics``.
     """
 
-    def __init__(self, title: str, names: Sequence[str] = ()) -> None:
+    def __init__(self, title: str, names: Sequence[str] = (), decoder_layers: int | None = None) -> None:
         self.title = title
+        self.decoder_layers = decoder_layers
         self.names = names
         self.paths: dict[int, str] = {}
         self.notes: list[str] = []
@@ -113,7 +117,7 @@ class Report:
             if labels is not None and record.num_objects == len(labels):
                 record = replace(record, gt_labels=labels)
             if record.where not in self.assigners:
-                self.assigners[record.where] = AssignerStatistics(record)
+                self.assigners[record.where] = AssignerStatistics(record, self.decoder_layers)
             self.assigners[record.where].add(record, image)
 
     def without_positives(self, where: str) -> list[dict[str, Any]]:

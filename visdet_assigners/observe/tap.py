@@ -94,7 +94,8 @@ class AssignmentRecord:
         quality: like ``gt_index``: IoU of the match, or whatever the assigner gives as ``max_overlaps``.
         level_sizes: priors in each level, where the head passes them.
         reads_predictions: whether the assigner was given anything predicted, be it scores or boxes.
-        repeat: how often the assigner was asked for this image before, in this training step: the decoder layer.
+        repeat: how often the assigner was asked for this image before, in this training step: the decoder layer, and
+            after those, in DINO, the encoder.
         image: which image it was, None where no data sample told.
     """
 
@@ -206,6 +207,11 @@ def find_assigners(model: nn.Module) -> Iterator[tuple[str, str, Any]]:
                 if id(item) not in seen:
                     seen.add(id(item))
                     yield name, place, item
+
+
+def decoder_layers(model: nn.Module) -> int | None:
+    """Number of decoder layers of a detector of DETR's line; calls after these, as DINO's, are about its encoder."""
+    return getattr(getattr(model, "decoder", None), "num_layers", None)
 
 
 def as_record(call: AssignmentCall) -> AssignmentRecord:
