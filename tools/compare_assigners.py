@@ -43,6 +43,7 @@ from visdet_assigners.observe.detector import (
     numbered_items,
     without_network,
 )
+from visdet_assigners.observe.draw import save
 from visdet_assigners.observe.statistics import ObjectTable, PriorCounts, summarize
 from visdet_assigners.observe.tap import find_assigners
 
@@ -240,7 +241,7 @@ def compare(cfgs: Sequence[Config], args: argparse.Namespace, folder: Path) -> d
                 image, pairs = pairs_of(item)
                 first, second = [pair for pair in pairs if place_of(pair) == where][-1]
                 name = f"{Path(item['data_samples'].img_path).stem}.{where.replace('[', '').replace(']', '')}.png"
-                draw_difference(image, first, second).savefig(folder / name)
+                save(draw_difference(image, first, second), folder / name)
     result: dict[str, Any] = {"images": count, "places": {}}
     for where, names in comparison.names.items():
         tables = dict(zip(names, map(ObjectTable.join, comparison.tables[where])))

@@ -181,3 +181,12 @@ def test_verdict_on_layers_and_levels():
     assert [text.split(" the ")[0] for text in texts(ignored)] == ["20.0 % of", "80.0 % of"]
     random = summary_of(fine, random_weights=True, reads_predictions=True)
     assert texts(random) == ["the weights are random, so these numbers mean nothing"]
+
+
+def test_advice_is_given_once():
+    few = summary_of([(10, 0, 0)] * 10 + [(10, 1, 0)] * 20)
+    first, second = findings(few, "MaxIoUAssigner")
+    assert "get no positive" in first.text
+    assert "few positives" in second.text
+    assert first.advice
+    assert second.advice == ""

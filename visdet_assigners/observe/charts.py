@@ -47,7 +47,7 @@ def positives_chart(tables: Mapping[str, ObjectTable]) -> Figure:
         lower.bar(np.array(middle) * shift, heights, width=0.2 / len(tables) * np.array(middle), color=color)
     upper.set_yscale("symlog", linthresh=10)
     most = max((int(table.positives.max()) for table in tables.values() if len(table)), default=1)
-    ticks = [0, 2, 5, *(step * 10**power for power in range(1, 6) for step in (1, 2, 5))]
+    ticks = [0, 1, 2, 5, *(step * 10**power for power in range(1, 6) for step in (1, 2, 5))]
     upper.set_yticks([tick for tick in ticks if tick <= max(most, 2)], minor=False)
     upper.set_yticks([], minor=True)
     upper.yaxis.set_major_formatter(ScalarFormatter())

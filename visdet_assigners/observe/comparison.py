@@ -117,7 +117,9 @@ def draw_difference(image: NDArray[np.uint8], first: AssignmentRecord, second: A
     height, width = image.shape[:2]
     columns = math.ceil(math.sqrt(len(shown)))
     rows = math.ceil(len(shown) / columns)
-    figure = Figure(figsize=(6.4 * columns, 6.4 * height / width * rows + 0.9), dpi=90, layout="constrained")
+    panel_width = 6.4 if columns > 1 else 8.5  # inches; the title and the key need some
+    size = (panel_width * columns, panel_width * height / width * rows + 0.9)
+    figure = Figure(figsize=size, dpi=90, layout="constrained")
     FigureCanvasAgg(figure)
     names = {"only the first": f"only {first.assigner}", "only the second": f"only {second.assigner}"}
     agreement = Agreement.of(first.gt_index, second.gt_index)

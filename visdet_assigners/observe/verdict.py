@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 # Shares and factors from which a finding is told.  Below them every detector that trains well has some.
@@ -73,6 +74,9 @@ def findings(summary: Mapping[str, Any], assigner: str) -> list[Finding]:
     if assigner not in _ONE_TO_ONE:
         found += [*_few(summary, advice), *_uneven(summary, assigner)]
     found += [*_quality(summary), *_priors(summary), *_levels(summary), *_layers(summary)]
+    for earlier, later in itertools.combinations(range(len(found)), 2):
+        if found[later].advice == found[earlier].advice:  # once is enough
+            found[later] = replace(found[later], advice="")
     return found or [Finding("nothing stands out: objects of all sizes get positives", wrong=False)]
 
 
