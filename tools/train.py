@@ -29,7 +29,7 @@ def parse_args(argv: Sequence[str] | None):
         nargs="?",
         const="auto",
         metavar="CHECKPOINT",
-        help="go on from this checkpoint; without one, from the latest in the work folder",
+        help="go on from this checkpoint; without one, from the latest in the work folder that is whole",
     )
     return parser.parse_args(argv)
 
@@ -46,11 +46,13 @@ def apply_options(cfg, args) -> None:
         if "enable" not in scale or "base_batch_size" not in scale:
             raise cli.UserError("--auto-scale-lr: the config says no auto_scale_lr = dict(enable=, base_batch_size=)")
         cfg.auto_scale_lr.enable = True
-    if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == "auto" else args.resume
-    if cfg.get("load_from"):
-        cli.check_file(cfg.load_from, "checkpoint", "check the path")
+    if args.resume == "auto":
+        cfg.load_from = cli.checkpoint_to_resume(cfg.work_dir)
+        cfg.resume = cfg.load_from is not None
+    elif args.resume:
+        cfg.resume, cfg.load_from = True, args.resume
+    if cfg.get("load_from") and "://" not in cfg.load_from:
+        cli.load_checkpoint(cfg.load_from)  # mmengine would run what a pickled file holds
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -26,6 +26,7 @@ from mmengine.utils import import_modules_from_strings
 
 import visdet_assigners.assigners  # noqa: F401  (registers our classes)
 from visdet_assigners.annotations import AnnotationError, AnnotationReport, check_annotations
+from visdet_assigners.checkpoints import checkpoints_of
 from visdet_assigners.registry import REGISTERED, SCOPE, is_ours
 
 
@@ -360,7 +361,7 @@ def load_checkpoint(path: str) -> dict[str, Any]:
         with torch.serialization.safe_globals([*known, (_history_method, "builtins.getattr")]):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises errors of several kinds for damaged files
-        found = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
+        found = re.search(r"GLOBAL (\S+) (?:was not an allowed global|whose module)", str(error))
         reason = f"it holds {found[1]}, which could run code" if found else "it is damaged, or no checkpoint"
         raise UserError(
             f"the checkpoint {path} is not loaded: {reason}; if you trust it, save its tensors alone with "
@@ -369,6 +370,28 @@ def load_checkpoint(path: str) -> dict[str, Any]:
     if not isinstance(checkpoint, dict):
         raise UserError(f"the checkpoint {path} holds a {type(checkpoint).__name__}; weights by name are expected")
     return checkpoint
+
+
+def checkpoint_to_resume(work_dir: str) -> str | None:
+    """Find the newest checkpoint of a work folder that is whole, and tell which newer ones are not.
+
+    Returns:
+        Its path; None where there is none at all, and the training begins anew.
+
+    Raises:
+        UserError: there are some, and none can be read.
+    """
+    found = checkpoints_of(work_dir)
+    for path in found:
+        try:
+            load_checkpoint(str(path))
+        except UserError as error:
+            print(f"not resumed from {path}: {error}", file=sys.stderr)
+        else:
+            return str(path)
+    if found:
+        raise UserError(f"no checkpoint in {work_dir} can be read; leave --resume out to start anew")
+    return None
 
 
 def _history_method(owner: Any, name: str) -> Any:

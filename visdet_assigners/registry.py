@@ -38,7 +38,9 @@ except ModuleNotFoundError as error:
 else:
     TASK_UTILS = Registry("task util", parent=ROOT, scope=SCOPE, locations=[SCOPE])
     MODELS = Registry("model", parent=ROOT_MODELS, scope=SCOPE, locations=[f"{SCOPE}.heads", f"{SCOPE}.codetr"])
-    HOOKS = Registry("hook", parent=ROOT_HOOKS, scope=SCOPE, locations=[f"{SCOPE}.observe.hook"])
+    HOOKS = Registry(
+        "hook", parent=ROOT_HOOKS, scope=SCOPE, locations=[f"{SCOPE}.observe.hook", f"{SCOPE}.checkpoints"]
+    )
 
 T = TypeVar("T", bound=type)
 

@@ -1,10 +1,13 @@
 """The command-line tools: options, data roots, whose assigners, and one line for every mistake of the user."""
 
+import os
 import subprocess
 import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
+import torch
 from mmdet.models.task_modules.assigners import MaxIoUAssigner as MMDetMaxIoU
 from mmdet.registry import TASK_UTILS as MMDET
 from mmengine.config import Config
@@ -435,3 +438,48 @@ def test_slurm_scripts_call_srun(script, arguments, command, tmp_path, monkeypat
     assert words.strip().endswith(command)
     for option in ("--partition=part", "--job-name=job", "--ntasks=4", "--gres=gpu:8", "--time=1 --quiet"):
         assert option in words
+
+
+class TestCheckpoints:
+    """Only tensors and mmengine's own records are read; a resumed training takes the newest whole file."""
+
+    def test_what_mmengine_writes(self, tmp_path):
+        from mmengine.logging import HistoryBuffer
+
+        buffer = HistoryBuffer([1.0, 2.0], [1, 1])
+        torch.save(dict(state_dict={"a": torch.ones(2)}, message_hub=dict(loss=buffer)), tmp_path / "epoch_1.pth")
+        loaded = cli.load_checkpoint(str(tmp_path / "epoch_1.pth"))
+        assert loaded["message_hub"]["loss"].mean() == 1.5
+
+    @pytest.mark.parametrize("content", ["code", "attribute", "cut off", "list"])
+    def test_what_is_refused(self, content, tmp_path):
+        path = tmp_path / "epoch_1.pth"
+        harmful = {"code": Harmful(os.getcwd), "attribute": OrderedDict().keys}
+        torch.save({"a": harmful[content]} if content in harmful else [], path)
+        if content == "cut off":
+            path.write_bytes(path.read_bytes()[:40])
+        message = {"code": "which could run code", "attribute": "damaged", "cut off": "damaged", "list": "a list"}
+        with pytest.raises(cli.UserError, match=message[content]):
+            cli.load_checkpoint(str(path))
+
+    def test_resume_skips_what_is_not_whole(self, tmp_path, capsys):
+        assert cli.checkpoint_to_resume(str(tmp_path)) is None
+        for epoch in (1, 2, 10):
+            torch.save(dict(state_dict={}), tmp_path / f"epoch_{epoch}.pth")
+        (tmp_path / "epoch_10.pth").write_bytes(b"half")
+        assert cli.checkpoint_to_resume(str(tmp_path)) == str(tmp_path / "epoch_2.pth")
+        assert "not resumed from" in capsys.readouterr().err
+        for epoch in (1, 2):
+            (tmp_path / f"epoch_{epoch}.pth").write_bytes(b"")
+        with pytest.raises(cli.UserError, match=r"no checkpoint in .* can be read"):
+            cli.checkpoint_to_resume(str(tmp_path))
+
+
+class Harmful:
+    """Calls a function when it is read."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __reduce__(self):
+        return self.function, ()
