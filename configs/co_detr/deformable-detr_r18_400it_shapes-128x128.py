@@ -1,9 +1,7 @@
-# K = 0: the plain detector, which the collaborative ones are compared with.  The data:
-#     python tools/make_shapes.py data/shapes-128x128 --size 128 128 --smallest 14 --plain \
-#     --train 400 --val 100
+# K = 0: the plain detector, which the collaborative ones are compared with.
 _base_ = [
     "../_base_/models/deformable-detr_r18.py",
-    "../_base_/datasets/shapes.py",
+    "../_base_/datasets/shapes-128x128.py",
     "../_base_/default_runtime.py",
 ]
 
@@ -12,28 +10,6 @@ model = dict(
     bbox_head=dict(num_classes=4),
     test_cfg=dict(max_per_img=30),
 )
-
-train_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="LoadAnnotations", with_bbox=True),
-    dict(type="Resize", scale=(128, 128), keep_ratio=True),
-    dict(type="RandomFlip", prob=0.5),
-    dict(type="PackDetInputs"),
-]
-test_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="Resize", scale=(128, 128), keep_ratio=True),
-    dict(type="LoadAnnotations", with_bbox=True),
-    dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
-]
-train_dataloader = dict(
-    batch_size=8,
-    sampler=dict(_delete_=True, type="InfiniteSampler", shuffle=True),
-    batch_sampler=None,
-    dataset=dict(pipeline=train_pipeline),
-)
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader
 
 # Half-way, at 200 iterations, is where the gain is looked at.
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=400, val_interval=100)

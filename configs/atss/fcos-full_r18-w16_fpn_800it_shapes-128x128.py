@@ -1,0 +1,4 @@
+# ATSS on squares around the points.
+_base_ = "./fcos_r18-w16_fpn_800it_shapes-128x128.py"
+
+model = dict(train_cfg=dict(assigner=dict(_delete_=True, type="visdet_assigners.ATSSAssigner", topk=9)))
