@@ -302,7 +302,7 @@ class Curves(Hook):
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Keep the loss."""
         if runner.iter % 10 == 0:
-            self.losses.append((runner.iter + 1, float(outputs["loss"])))
+            self.losses.append((runner.iter + 1, outputs["loss"].item()))
 
     def after_val_epoch(self, runner, metrics=None) -> None:
         """Keep the precisions."""

@@ -27,17 +27,7 @@ TOOD = str(ROOT / "configs" / "tood" / "tood_r18_fpn_12e_shapes.py")
 browse = load_tool("browse_assignments")
 
 
-@pytest.fixture(autouse=True)
-def empty_folder(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("VISDET_SHAPES", raising=False)
-
-
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("data") / "shapes"
-    load_tool("make_shapes").main([str(folder), "--train", "6", "--val", "12", "--size", "160", "120"])
-    return str(folder)
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def run(*argv: str) -> list[str]:

@@ -17,17 +17,7 @@ MAX_IOU = ["type=visdet_assigners.MaxIoUAssigner", "pos_iou_thr=0.5", "neg_iou_t
 compare = load_tool("compare_assigners")
 
 
-@pytest.fixture(autouse=True)
-def empty_folder(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("VISDET_SHAPES", raising=False)
-
-
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("data") / "shapes"
-    load_tool("make_shapes").main([str(folder), "--train", "4", "--val", "4", "--size", "160", "120"])
-    return str(folder)
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def run(shapes: str, *argv: str, options: tuple[str, ...] = ()) -> dict:
