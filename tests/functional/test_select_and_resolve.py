@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from visdet_assigners.functional import lsap
 from visdet_assigners.functional.blocks import limit_memory, split
 from visdet_assigners.functional.lsap import linear_assignment
 from visdet_assigners.functional.overlaps import best_ground_truths, best_priors, table_of
@@ -119,9 +120,26 @@ def test_linear_assignment_pairs_as_many_as_there_are(seed, num_rows, num_column
     assert torch.equal(rows, rows.sort().values)
 
 
-def test_costs_that_are_not_finite_are_refused():
-    with pytest.raises(ValueError, match="invalid numeric entries"):
+@pytest.mark.parametrize("way", ["0", "1"], ids=["host", "device"])
+def test_costs_that_are_not_finite_are_refused(way, monkeypatch):
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", way)
+    with pytest.raises(ValueError, match="the costs contain invalid numeric entries"):
         linear_assignment(torch.tensor([[float("nan"), 1.0]]))
+    with pytest.raises(lsap.InvalidCostError, match="problem 1 of 2") as error:
+        lsap.linear_assignments([torch.zeros(2, 3), torch.tensor([[float("inf")]])])
+    assert error.value.problem == 1
+
+
+@pytest.mark.parametrize("way", ["0", "1"], ids=["host", "device"])
+@pytest.mark.parametrize("threaded", [1, 10**9])
+def test_many_problems_are_solved_as_one_by_one(way, threaded, monkeypatch):
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", way)
+    monkeypatch.setattr(lsap, "THREADED", threaded)
+    costs = [torch.rand(rows, columns, generator=generator(rows)) for rows, columns in ((5, 3), (0, 2), (4, 9), (6, 6))]
+    for cost, pairs in zip(costs, lsap.linear_assignments(costs), strict=True):
+        for mine, alone in zip(pairs, linear_assignment(cost)):
+            assert torch.equal(mine, alone)
+    assert lsap.linear_assignments([]) == []
 
 
 @given(st.integers(0, 50), st.integers(1, 100), st.integers(1, 300))

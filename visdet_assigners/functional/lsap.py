@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+
+from visdet_assigners.functional.blocks import static_shapes
 
 THREADED = 2**20
 """Costs in all from which on several problems are solved side by side; scipy lets go of the interpreter's lock."""
@@ -65,13 +70,14 @@ def linear_assignments(costs: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
         return []
     device, dtype = costs[0].device, torch.promote_types(costs[0].dtype, torch.float32)
     wide = [cost.detach().to(dtype) for cost in costs]
-    finite = torch.stack([cost.isfinite().all() for cost in wide]).to(dtype)
-    everything = torch.cat([finite, *(cost.flatten() for cost in wide)]).to("cpu", copy=True)
-    finite, *flat = [part.numpy() for part in everything.split([len(costs), *(cost.numel() for cost in wide)])]
-    if not finite.all():
-        raise InvalidCostError(int(finite.argmin()), len(costs))
-    problems = [part.reshape(cost.shape) for part, cost in zip(flat, wide)]
-    if len(problems) > 1 and len(everything) >= THREADED:
+    if static_shapes(device):
+        problems, finite = on_host(wide)
+    else:
+        problems = [cost.numpy() for cost in wide]
+        finite = [bool(np.isfinite(problem).all()) for problem in problems]
+    if not all(finite):
+        raise InvalidCostError(finite.index(False), len(costs))
+    if len(problems) > 1 and sum(problem.size for problem in problems) >= THREADED:
         with ThreadPoolExecutor(THREADS) as pool:
             solved = list(pool.map(linear_sum_assignment, problems))
     else:
@@ -79,3 +85,11 @@ def linear_assignments(costs: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
     pairs = [torch.stack([torch.from_numpy(rows), torch.from_numpy(columns)]) for rows, columns in solved]
     sizes = [pair.shape[1] for pair in pairs]
     return [(rows, columns) for rows, columns in torch.cat(pairs, dim=1).to(device).split(sizes, dim=1)]
+
+
+def on_host(costs: Sequence[Tensor]) -> tuple[list[NDArray[Any]], list[bool]]:
+    """Copy matrices to the host all at once, and whether each is finite, which is found out where they are."""
+    finite = torch.stack([cost.isfinite().all() for cost in costs]).to(costs[0].dtype)
+    everything = torch.cat([finite, *(cost.flatten() for cost in costs)]).to("cpu", copy=True)
+    flags, *flat = [part.numpy() for part in everything.split([len(costs), *(cost.numel() for cost in costs)])]
+    return [part.reshape(cost.shape) for part, cost in zip(flat, costs)], [bool(flag) for flag in flags]
