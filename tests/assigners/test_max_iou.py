@@ -133,3 +133,17 @@ def test_positives_outside_their_object_can_be_ignored(batched):
         assert torch.equal(result.labels, torch.where(result.gt_inds > 0, usual.labels, -1))
         ignored += int((result.gt_inds != usual.gt_inds).sum())
     assert ignored > 100
+
+
+@pytest.mark.parametrize("budget", [10**9, 100_000])
+def test_ignore_regions_hold_where_no_object_is_near(budget):
+    """The blocks of priors there have nothing to compare with."""
+    corner = torch.arange(0.0, 8000.0, 4.0)
+    priors = torch.stack([corner, torch.zeros(2000), corner + 8, torch.full((2000,), 8.0)], dim=1)
+    assigner = MaxIoUAssigner(0.5, 0.4, ignore_iof_thr=0.5, memory_budget=budget)
+    gt = InstanceData(bboxes=priors[:20] + 1, labels=torch.arange(20))
+    result = assigner.assign(InstanceData(priors=priors), gt, InstanceData(bboxes=torch.tensor([[6000.0, 0, 8100, 9]])))
+    assert (result.gt_inds[1500:] == -1).all()
+    assert (result.max_overlaps[1500:] == -1).all()
+    assert (result.gt_inds[100:1400] == 0).all()
+    assert (result.gt_inds[:20] > 0).sum() == 20

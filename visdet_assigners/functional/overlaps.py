@@ -42,12 +42,14 @@ class OverlapTable:
         blocks: all pairs but those that don't overlap at all.
         at: the overlaps (..., m, n) of a block; of any block, not only of those above.
         sparse: whether shapes may depend on the data, as on a CPU.
+        ignored: (..., N) bool, priors whose overlaps are all -1, or None.
     """
 
     num_gts: int
     blocks: list[Block]
     at: Callable[[Block], Tensor]
     sparse: bool
+    ignored: Tensor | None = None
 
 
 def near_blocks(candidates: Tensor, gts: Tensor, matrices: int, reach: float | None) -> list[Block]:
@@ -96,7 +98,7 @@ def overlap_table(
         return table if ignored is None else table.masked_fill(ignored[..., None, block.rows], -1)
 
     sparse = not static_shapes(gts.device) and gts.ndim == 2
-    return OverlapTable(gts.shape[-2], blocks, at, sparse)
+    return OverlapTable(gts.shape[-2], blocks, at, sparse, ignored)
 
 
 def table_of(overlaps: Tensor) -> OverlapTable:
@@ -144,7 +146,10 @@ def best_ground_truths(table: OverlapTable, least: float = float("inf")) -> tupl
         qualities.append(quality)
         firsts.append(first)
         bests.append(best)
-    return torch.cat(qualities, dim=-1), torch.cat(firsts, dim=-1), torch.stack(bests, dim=-2)
+    quality = torch.cat(qualities, dim=-1)
+    if table.ignored is not None:  # also where nothing is near
+        quality = quality.masked_fill(table.ignored, -1)
+    return quality, torch.cat(firsts, dim=-1), torch.stack(bests, dim=-2)
 
 
 def best_priors(table: OverlapTable, block_best: Tensor, allowed: Tensor, share: bool) -> Tensor:
