@@ -120,9 +120,10 @@ def assign_together(rule: Rule, scenes: Sequence[Objects]) -> ObjectTable:
     return ObjectTable.of(records, range(len(records)))
 
 
-def octaves(table: ObjectTable) -> list[dict]:
-    """Median positives and the band of 10 to 90 % in bins around ``SIZES``."""
-    return positives_by_size(table, np.array(SIZES[:1] + SIZES) * 2.0 ** np.array([-0.5] + [0.5] * len(SIZES)))
+def octaves(table: ObjectTable) -> dict[int, dict]:
+    """Median positives and the band of 10 to 90 % in a bin around each of ``SIZES`` that has objects."""
+    edges = np.array(SIZES[:1] + SIZES) * 2.0 ** np.array([-0.5] + [0.5] * len(SIZES))
+    return {round(np.sqrt(row["from"] * row["to"])): row for row in positives_by_size(table, edges)}
 
 
 def make_table(rows: dict[str, list[str]], head: str) -> str:
@@ -141,13 +142,9 @@ def cell_of_counts(counts: Sequence[int]) -> str:
 
 def cells_of_table(table: ObjectTable) -> list[str]:
     """The median in the bin around each size and, where there are any, the share without a positive."""
-    found = {round(np.sqrt(row["from"] * row["to"])): row for row in octaves(table)}
-    cells = []
-    for size in SIZES:
-        row = found.get(size)
-        without = f", {row['without']:.0%} none" if row and row["without"] else ""
-        cells.append(f"{row['median']:g}{without}" if row else "")
-    return cells
+    rows = octaves(table)
+    none = {size: f", {100 * row['without']:.2g}% none" if row["without"] else "" for size, row in rows.items()}
+    return [f"{rows[size]['median']:g}{none[size]}" if size in rows else "" for size in SIZES]
 
 
 def draw(alone: dict[str, list[list[int]]], together: dict[str, ObjectTable], path: str) -> None:
@@ -161,8 +158,8 @@ def draw(alone: dict[str, list[list[int]]], together: dict[str, ObjectTable], pa
     panels[0].set(title="one object, at 100 random places\n(mean; band: least to most)", ylabel="positives per object")
     for (name, table), color in zip(together.items(), COLORS):
         rows = octaves(table)
-        sizes = [np.sqrt(row["from"] * row["to"]) for row in rows]
-        _curve(panels[1], name, color, sizes, *([row[key] for row in rows] for key in ("p10", "median", "p90")))
+        band = ([row[key] for row in rows.values()] for key in ("p10", "median", "p90"))
+        _curve(panels[1], name, color, list(rows), *band)
         panels[1].set_title("objects of photographs, together\n(median; band: 10 to 90 %)")
     for axes in panels:
         axes.axhline(9, color="#777777", linestyle=":", linewidth=1)
@@ -218,8 +215,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if tables:
             total = sum(len(objects.boxes) for objects in scenes)
             rows = {name: cells_of_table(table) for name, table in tables.items()}
-            objects = [str(row["objects"]) for row in octaves(next(iter(tables.values())))]
-            print("\n" + make_table({**rows, "objects": objects}, f"{total} objects of {len(scenes)} pictures"))
+            found = octaves(next(iter(tables.values())))
+            rows["objects"] = [str(found[size]["objects"]) if size in found else "" for size in SIZES]
+            print("\n" + make_table(rows, f"{total} objects of {len(scenes)} pictures"))
         if args.out:
             draw({name: counts[name] for name in COMPARED}, {n: tables[n] for n in COMPARED if tables}, args.out)
             print(args.out)

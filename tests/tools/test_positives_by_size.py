@@ -75,7 +75,7 @@ def test_the_other_rules_depend_on_size():
 @pytest.mark.skipif(not DATA.is_dir(), reason="the data sets are not here")
 def test_real_objects_have_nine_positives_from_four_strides_up():
     scenes = list(tool.coco_objects(DATA / "tiny_coco/annotations/instances_val2017.json", 50, 1333))
-    rows = {round(np.sqrt(row["from"] * row["to"])): row for row in tool.octaves(tool.assign_together(K9, scenes))}
+    rows = tool.octaves(tool.assign_together(K9, scenes))
     assert [rows[size]["median"] for size in (32, 64, 128, 256)] == [9] * 4
     assert rows[8]["median"] < rows[16]["median"] < 9
 
@@ -90,8 +90,7 @@ def test_tables_and_chart(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "| ATSS, k = 9 | " in lines[5]
     assert lines[5].endswith("| 9.0 | 9.0 | 9.0 | 9.0 |")
-    (own,) = [line for line in lines if line.startswith("| objects | ")]
-    assert "3" in own
+    assert "| objects |  |  |  | 3 |  |  |  |" in lines
     assert "| 3 objects of 1 pictures | 8 |" in "\n".join(lines)
     assert Image.open(picture).size == (936, 360)
 
