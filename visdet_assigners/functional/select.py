@@ -43,11 +43,13 @@ def largest_of_each(values: Tensor, owners: Tensor, num_owners: int, count: int)
     """
     order = owners.argsort(stable=True)
     sizes = owners.bincount(minlength=num_owners)
-    place = torch.arange(len(owners)) - (sizes.cumsum(0) - sizes)[owners[order]]
+    starts = sizes.cumsum(0) - sizes
     width = max(int(sizes.max()), 64 * count)  # from there on torch.topk of one keeps the first of equals
+    place = torch.arange(len(owners)) - starts[owners[order]]
     rows = values.new_full((num_owners, width), float("-inf")).index_put((owners[order], place), values[order])
-    numbers = order.new_full((num_owners, width), len(values)).index_put((owners[order], place), order)
-    return numbers.gather(1, rows.topk(count, dim=1).indices)
+    column = rows.topk(count, dim=1).indices  # (M, count)
+    found = torch.where(column < sizes[:, None], starts[:, None] + column, len(values))
+    return torch.cat([order, order.new_tensor([len(values)])])[found]
 
 
 def dynamic_k(largest: Tensor) -> Tensor:
