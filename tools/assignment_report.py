@@ -23,11 +23,11 @@ from tqdm import tqdm
 from visdet_assigners import cli
 from visdet_assigners.observe.charts import as_jpeg_address
 from visdet_assigners.observe.detector import (
+    ask_without_network,
     assignments,
     blank_images,
     build_dataset,
     build_model,
-    can_do_without_network,
     numbered_items,
     without_network,
 )
@@ -59,7 +59,8 @@ def make_report(cfg: Config, args: argparse.Namespace) -> Report:
     dataset = build_dataset(cfg, args.phase)
     blank_images(dataset)
     model = build_model(cfg, args.checkpoint, args.epoch)
-    without = args.checkpoint is None and can_do_without_network(model, dataset)
+    alone = ask_without_network(model, dataset) if args.checkpoint is None else set()
+    without = bool(alone)
     names = dataset.metainfo.get("classes") or ()
     title = f"Assignments of {Path(args.config).stem}, {args.phase} set"
     report = Report(title, names, decoder_layers(model))
@@ -72,8 +73,8 @@ def make_report(cfg: Config, args: argparse.Namespace) -> Report:
         for number, item in tqdm(items, "assigning", count, unit="image"):
             _, sample, records = assignments(model, item)
             if without:
-                left_out |= {f"{record.assigner} ({record.where})" for record in records if record.reads_predictions}
-                records = [record for record in records if not record.reads_predictions]
+                left_out |= {f"{record.assigner} ({record.where})" for record in records if record.where not in alone}
+                records = [record for record in records if record.where in alone]
             report.add(number, str(sample.img_path), records, sample.gt_instances.labels.cpu())
         for where in report.assigners:
             chosen = report.to_show(where, args.pictures)
@@ -89,6 +90,8 @@ def make_report(cfg: Config, args: argparse.Namespace) -> Report:
         report.notes.append(f"Left out, as they look at predictions: {', '.join(sorted(left_out))}; "
                             "with a CHECKPOINT they are there.")  # fmt: skip
     report.random_weights = args.checkpoint is None
+    if report.random_weights and not without:
+        report.notes.append("The weights are random: only what depends on anchors or points alone is right.")
     if not report.assigners:
         raise cli.UserError(
             f"{type(model).__name__} called no assigner, so there is nothing to report: its head computes targets "

@@ -35,11 +35,11 @@ from visdet_assigners.observe import AssignmentRecord, watch
 from visdet_assigners.observe.charts import curves_chart, positives_chart, quality_chart
 from visdet_assigners.observe.comparison import Agreement, ask_too, draw_difference, same_priors
 from visdet_assigners.observe.detector import (
+    ask_without_network,
     assignments,
     blank_images,
     build_dataset,
     build_model,
-    can_do_without_network,
     numbered_items,
     without_network,
 )
@@ -216,7 +216,8 @@ def compare(cfgs: Sequence[Config], args: argparse.Namespace, folder: Path) -> d
     if args.to and not others:
         raise cli.UserError("--to gives the assigner that the config has already; change its type or an option")
     asked = models[:1] if args.to else models
-    without = args.checkpoints == [None] and all(can_do_without_network(model, dataset) for model in asked)
+    alone = [ask_without_network(model, dataset) if args.checkpoints == [None] else set() for model in asked]
+    without = all(alone)
 
     comparison = Comparison()
     classes = dataset.metainfo.get("classes") or ()
@@ -224,7 +225,9 @@ def compare(cfgs: Sequence[Config], args: argparse.Namespace, folder: Path) -> d
 
     def pairs_of(item: Any) -> tuple[np.ndarray, list[Pair]]:
         image, pairs = pairs_of_one(models[0], others, item) if args.to else pairs_of_two(models, item)
-        return image, [pair for pair in pairs if not (without and any(record.reads_predictions for record in pair))]
+        if without:
+            pairs = [pair for pair in pairs if pair[0].where in alone[0] and pair[1].where in alone[-1]]
+        return image, pairs
 
     with ExitStack() as stack:
         for model in asked if without else ():

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from detectors import batch, build_detector
-from visdet_assigners.observe.detector import BlankImage, assignments, without_network
+from visdet_assigners import AssignResult
+from visdet_assigners.observe.detector import BlankImage, ask_without_network, assignments, without_network
 
 BOXES = [[8.0, 8.0, 60.0, 50.0], [70.0, 30.0, 120.0, 90.0], [30.0, 60.0, 42.0, 72.0]]
 CONFIGS = {
@@ -38,6 +39,34 @@ def test_same_assignments_without_the_network(name):
     assert {key: vars(module).keys() for key, module in model.named_modules()} == {
         key: attributes.keys() for key, attributes in before.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("config", "places"),
+    [
+        (CONFIGS["atss"], {"bbox_head.assigner"}),
+        (CONFIGS["faster_rcnn"], {"rpn_head.assigner"}),
+        ("yolox/yolox_tiny_8xb8-300e_coco.py", set()),
+        ("detr/detr_r50_8xb2-150e_coco.py", set()),
+    ],
+)
+def test_which_assigners_look_at_priors_alone(config, places):
+    assert ask_without_network(build_detector(config), [item()]) == places
+
+
+class Fickle:
+    """Decides otherwise each time, as an assigner whose priors are predicted does when predictions change."""
+
+    def assign(self, pred_instances, gt_instances, gt_instances_ignore=None):
+        gt_inds = torch.randint(0, 2, (len(pred_instances.priors),))
+        return AssignResult(len(gt_instances), gt_inds, gt_inds.float(), gt_inds)
+
+
+def test_what_changes_with_the_network_is_not_asked_without():
+    model = build_detector(CONFIGS["retinanet"])
+    assert ask_without_network(model, [item()]) == {"bbox_head.assigner"}
+    model.bbox_head.assigner = Fickle()
+    assert ask_without_network(model, [item()]) == set()
 
 
 def test_what_needs_its_network_says_so():

@@ -164,12 +164,16 @@ def shown_image(preprocessor: Any, pixels: torch.Tensor) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def without_network(model: Any) -> Iterator[None]:
+def without_network(model: Any, noise: float = 0.0) -> Iterator[None]:
     """Let ``model.loss`` assign without computing features, predictions or losses, inside the ``with`` block.
 
     The dense head (of a two-stage detector, its region proposal network) gets outputs of the right shapes that are all
     zero, and second stages don't run.  So what is assigned is right for assigners that look at priors alone, and of no
-    meaning for the others: ``AssignmentRecord.reads_predictions`` tells.
+    meaning for the others: ``ask_without_network`` tells which.
+
+    Args:
+        model: any detector.
+        noise: standard deviation of the outputs.
 
     Raises:
         ValueError: the model has no dense head that turns features into outputs in one call, as DETR's line.
@@ -186,7 +190,7 @@ def without_network(model: Any) -> Iterator[None]:
         vars(module).update(methods)
 
     replace(model, extract_feat=lambda inputs, *_: inputs)
-    replace(head, forward=lambda inputs: _like(shapes_of(inputs), inputs.device))
+    replace(head, forward=lambda inputs: _like(shapes_of(inputs), inputs.device, noise))
     for name, loss in head.named_children():
         if name.startswith("loss_") and getattr(loss, "reduction", "none") != "none":  # FSAF's choose the level
             replace(loss, forward=lambda *args, **_: torch.zeros(()))
@@ -201,21 +205,31 @@ def without_network(model: Any) -> Iterator[None]:
                 vars(module).pop(method, None)
 
 
-def can_do_without_network(model: Any, dataset: Any) -> bool:
-    """Whether the model's assigners, at least some, look at priors alone and can be asked ``without_network``.
+def ask_without_network(model: Any, dataset: Any) -> set[str]:
+    """Places of the model's assigners that look at priors alone, as far as they can be asked ``without_network``.
+
+    Those that are given nothing predicted, and decide the same when the network's outputs are noise: priors
+    themselves may be predicted, as those of guided anchoring.
 
     Args:
         model: any detector.
         dataset: its first image with objects is tried.
     """
-    try:
-        with without_network(model):
-            for _, item in numbered_items(dataset, range(len(dataset))):
-                if len(item["data_samples"].gt_instances):
-                    return any(not record.reads_predictions for record in assignments(model, item)[2])
-    except (ValueError, NotImplementedError, RuntimeError, AttributeError, TypeError):
-        pass  # a head that is built otherwise; the network itself always does
-    return False
+    for _, item in numbered_items(dataset, range(len(dataset))):
+        if len(item["data_samples"].gt_instances):
+            answers = []
+            for noise in (0.0, 0.1):
+                try:
+                    with without_network(model, noise):
+                        answers.append(assignments(model, copy.deepcopy(item))[2])
+                except (ValueError, NotImplementedError, RuntimeError, AttributeError, TypeError):
+                    return set()  # a head that is built otherwise; the network itself always does
+            same = {record.where for record in answers[0] if not record.reads_predictions}
+            for calm, noisy in zip(*answers):
+                if calm.where != noisy.where or not torch.equal(calm.gt_index, noisy.gt_index):
+                    same.discard(calm.where)
+            return same
+    return set()
 
 
 def _output_shapes(model: Any, head: Any) -> Callable[[torch.Tensor], Any]:
@@ -233,8 +247,11 @@ def _output_shapes(model: Any, head: Any) -> Callable[[torch.Tensor], Any]:
     return shapes_of
 
 
-def _like(outputs: Any, device: torch.device) -> Any:
-    """Replace every tensor in nested lists and tuples by zeros of its shape."""
+def _like(outputs: Any, device: torch.device, noise: float) -> Any:
+    """Replace every tensor in nested lists and tuples by one of its shape: zeros, or noise."""
     if isinstance(outputs, torch.Tensor):
-        return torch.zeros(outputs.shape, dtype=outputs.dtype, device=device)
-    return type(outputs)(_like(output, device) for output in outputs) if isinstance(outputs, (list, tuple)) else outputs
+        zeros = torch.zeros(outputs.shape, dtype=outputs.dtype, device=device)
+        return zeros.normal_(std=noise) if noise else zeros
+    if isinstance(outputs, (list, tuple)):
+        return type(outputs)(_like(output, device, noise) for output in outputs)
+    return outputs

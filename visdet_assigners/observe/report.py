@@ -45,8 +45,9 @@ class AssignerStatistics:
     def __init__(self, record: AssignmentRecord, decoder_layers: int | None = None) -> None:
         self.where = record.where
         self.assigner = record.assigner
-        self.reads_predictions = record.reads_predictions
         self.levels = level_names(record)
+        # Priors that stand on no grid are predicted themselves: proposals, refined points.
+        self.reads_predictions = record.reads_predictions or (record.priors is not None and not self.levels)
         self.decoder_layers = decoder_layers
         self.last_layer = 0
         self.tables: dict[int, list[ObjectTable]] = {}
