@@ -9,12 +9,14 @@ state of the optimiser is not, so training can't be resumed from the result.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from visdet_assigners import cli
+from visdet_assigners.checkpoints import write_whole
 from visdet_assigners.codetr import strip_auxiliary, strip_config
 
 
@@ -27,16 +29,10 @@ def parse_args(argv: Sequence[str] | None):
     return parser.parse_args(argv)
 
 
-def write(path: Path, save) -> None:
-    """Save a file whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
+def write(path: Path, content: bytes) -> None:
+    """Save a file whole or not at all; a folder that can't be written to is the user's mistake."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            save(part)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_whole(path, content)
     except OSError as error:
         raise cli.UserError(f"cannot write {path} ({error.strerror}); give --out in a folder to write to") from error
 
@@ -53,7 +49,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise cli.UserError(f"{args.checkpoint} has no auxiliary modules; was it trained with Co-DETR?")
         source = Path(args.checkpoint)
         out = Path(args.out) if args.out else source.with_name(f"{source.stem}_plain{source.suffix}")
-        write(out, lambda path: torch.save(stripped, path))
+        buffer = io.BytesIO()
+        torch.save(stripped, buffer)
+        write(out, buffer.getvalue())
         print(f"{out}: {len(left)} of {len(state)} tensors, {count(left):,} of {count(state):,} numbers")
         if args.config:
             cfg = cli.read_config(args.config)
@@ -62,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             except TypeError as error:
                 raise cli.UserError(f"{args.config}: {error}") from error
             config = out.with_name(f"{Path(args.config).stem}_plain.py")
-            write(config, lambda path: path.write_text(cfg.pretty_text))
+            write(config, cfg.pretty_text.encode())
             print(config)
 
 

@@ -49,7 +49,8 @@ def apply_options(cfg, args) -> None:
     if args.resume == "auto":
         cfg.load_from = cli.checkpoint_to_resume(cfg.work_dir)
         cfg.resume = cfg.load_from is not None
-    elif args.resume:
+        return  # that has been read already
+    if args.resume:
         cfg.resume, cfg.load_from = True, args.resume
     if cfg.get("load_from") and "://" not in cfg.load_from:
         cli.load_checkpoint(cfg.load_from)  # mmengine would run what a pickled file holds

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+Item = Mapping[str, Any]
+"""An image or an annotation of a COCO file."""
+Fault = tuple[str, str]
+"""The kind of a fault, and what was found."""
 SHOWN = 3
 """How many of a defect's places are named."""
 
@@ -102,19 +106,17 @@ def check_annotations(
     images = {one.get("id"): one for one in lists["images"]}
     categories = {one.get("id"): one.get("name") for one in lists["categories"]}
     wanted = {key for key, name in categories.items() if classes is None or name in classes}
-    report.fatal += _collect(lists["images"], _image_faults(image_folder), _image_name)
+    report.fatal += _sort_out(lists["images"], _image_fault(image_folder), _image_name)[0]
     report.fatal += _repeated(lists["images"], "images") + _repeated(lists["annotations"], "annotations")
 
     def name(annotation: Mapping[str, Any]) -> str:
         image = images.get(annotation.get("image_id"), {})
         return f"annotation {annotation.get('id')} of {_image_name(image) if image else 'no image'}"
 
-    report.fatal += _collect(lists["annotations"], _value_faults, name)
-    sound = [one for one in lists["annotations"] if not any(_value_faults(one))]
-    report.dropped += _collect(sound, lambda one: _reasons_to_drop(one, images, categories), name)
-    used = [one for one in sound if not any(_reasons_to_drop(one, images, categories))]
-    used = [one for one in used if one["category_id"] in wanted]
-    report.objects = len(used)
+    fatal, sound = _sort_out(lists["annotations"], _value_fault, name)
+    report.fatal += fatal
+    report.dropped, used = _sort_out(sound, lambda one: _reason_to_drop(one, images, categories), name)
+    report.objects = sum(one["category_id"] in wanted for one in used)
     missing = [one for one in classes or () if one not in categories.values()]
     if missing:
         known = ", ".join(map(str, list(categories.values())[:10]))
@@ -135,18 +137,20 @@ def _image_name(image: Mapping[str, Any]) -> str:
     return f"image {image.get('file_name', image.get('id'))}"
 
 
-def _collect(
-    items: Iterable[Mapping[str, Any]],
-    faults: Callable[[Mapping[str, Any]], Iterator[tuple[str, str]]],
-    name: Callable[[Mapping[str, Any]], str],
-) -> list[Defect]:
-    """Gather the first fault of each item by kind; a fault is its kind and what was found."""
+def _sort_out(
+    items: Iterable[Item], fault: Callable[[Item], Fault | None], name: Callable[[Item], str]
+) -> tuple[list[Defect], list[Item]]:
+    """Gather the faulty items by the kind of their fault, and return them and the others."""
     defects: dict[str, Defect] = {}
+    sound = []
     for item in items:
-        for kind, found in faults(item):
-            defects.setdefault(kind, Defect(kind)).places.append(f"{name(item)}{found and f' ({found})'}")
-            break
-    return list(defects.values())
+        found = fault(item)
+        if found is None:
+            sound.append(item)
+        else:
+            kind, detail = found
+            defects.setdefault(kind, Defect(kind)).places.append(f"{name(item)}{detail and f' ({detail})'}")
+    return list(defects.values()), sound
 
 
 def _repeated(items: Sequence[Mapping[str, Any]], what: str) -> list[Defect]:
@@ -160,45 +164,44 @@ def _repeated(items: Sequence[Mapping[str, Any]], what: str) -> list[Defect]:
     return [Defect(f"{what} with the same id", again)] if again else []
 
 
-def _image_faults(folder: str | Path | None) -> Callable[[Mapping[str, Any]], Iterator[tuple[str, str]]]:
-    def faults(image: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _image_fault(folder: str | Path | None) -> Callable[[Item], Fault | None]:
+    def fault(image: Item) -> Fault | None:
         missing = [key for key in ("id", "file_name", "width", "height") if key not in image]
         if missing:
-            yield "images without a key", ", ".join(missing)
-            return
+            return "images without a key", ", ".join(missing)
         name = str(image["file_name"])
         windows = PureWindowsPath(name)
         if PurePosixPath(name).is_absolute() or windows.is_absolute() or windows.drive or ".." in windows.parts:
-            yield "file names that lead out of the image folder", ""
-        elif folder is not None and not (Path(folder) / name).is_file():
-            yield f"images that are not in {folder}", ""
+            return "file names that lead out of the image folder", ""
+        if folder is not None and not (Path(folder) / name).is_file():
+            return f"images that are not in {folder}", ""
+        return None
 
-    return faults
+    return fault
 
 
-def _value_faults(annotation: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _value_fault(annotation: Item) -> Fault | None:
     """What makes an annotation unusable."""
     missing = [key for key in ("id", "image_id", "category_id", "bbox", "area") if key not in annotation]
     if missing:
-        yield "annotations without a key", ", ".join(missing)
-        return
+        return "annotations without a key", ", ".join(missing)
     box = annotation["bbox"]
     numbers = [*box, annotation["area"]] if isinstance(box, list) else []
     if len(numbers) != 5 or not all(isinstance(one, (int, float)) and math.isfinite(one) for one in numbers):
-        yield "boxes that are not four finite numbers x, y, width, height", f"bbox {box}, area {annotation['area']}"
+        return "boxes that are not four finite numbers x, y, width, height", f"bbox {box}, area {annotation['area']}"
+    return None
 
 
-def _reasons_to_drop(
-    annotation: Mapping[str, Any], images: Mapping[Any, Mapping[str, Any]], categories: Mapping[Any, Any]
-) -> Iterator[tuple[str, str]]:
+def _reason_to_drop(annotation: Item, images: Mapping[Any, Item], categories: Mapping[Any, Any]) -> Fault | None:
     """Why mmdet leaves a usable annotation out."""
     x, y, width, height = annotation["bbox"]
     image = images.get(annotation["image_id"])
     if image is None:
-        yield "annotations of images that are not there", f"image_id {annotation['image_id']}"
-    elif annotation["category_id"] not in categories:
-        yield "annotations of unknown categories", f"category_id {annotation['category_id']}"
-    elif width < 1 or height < 1 or annotation["area"] <= 0:
-        yield "boxes with a side below one pixel, or without area", f"bbox {annotation['bbox']}"
-    elif x >= image.get("width", math.inf) or y >= image.get("height", math.inf) or x + width <= 0 or y + height <= 0:
-        yield "boxes outside their image", f"bbox {annotation['bbox']}"
+        return "annotations of images that are not there", f"image_id {annotation['image_id']}"
+    if annotation["category_id"] not in categories:
+        return "annotations of unknown categories", f"category_id {annotation['category_id']}"
+    if width < 1 or height < 1 or annotation["area"] <= 0:
+        return "boxes with a side below one pixel, or without area", f"bbox {annotation['bbox']}"
+    if x >= image.get("width", math.inf) or y >= image.get("height", math.inf) or x + width <= 0 or y + height <= 0:
+        return "boxes outside their image", f"bbox {annotation['bbox']}"
+    return None
