@@ -107,8 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.max_images is not None and args.max_images < 1:
             raise cli.UserError(f"--max-images {args.max_images}: give a number of images, at least 1")
         cfg = cli.load_config(args)
-        if args.checkpoint:
-            cli.check_file(args.checkpoint, "checkpoint", "check the path, or leave it out")
+        cli.check_checkpoint(args.checkpoint, "check the path, or leave it out")
         cli.check_data(cfg, [args.phase])
         cli.check_assigners(cfg)
         report = make_report(cfg, args)

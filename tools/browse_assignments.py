@@ -137,8 +137,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.show_number < 1:
             raise cli.UserError(f"--show-number {args.show_number}: give the number of images, at least 1")
         cfg = cli.load_config(args)
-        if args.checkpoint:
-            cli.check_file(args.checkpoint, "checkpoint", "check the path, or leave it out")
+        cli.check_checkpoint(args.checkpoint, "check the path, or leave it out")
         cli.check_data(cfg, [args.phase])
         cli.check_assigners(cfg)
         browse(cfg, args)

@@ -78,8 +78,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     args.checkpoints = args.checkpoints or [None]
     if len(args.checkpoints) > 2 or (args.to and len(args.checkpoints) > 1):
         raise cli.UserError("--checkpoints takes one file with --to, and one for each config otherwise")
-    for file in filter(None, args.checkpoints):
-        cli.check_file(file, "checkpoint", "check the path, or leave it out")
+    for file in args.checkpoints:
+        cli.check_checkpoint(file, "check the path, or leave it out")
     return args
 
 

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.out and not args.out.endswith((".pkl", ".pickle")):
             raise cli.UserError(f"--out {args.out}: the predictions are a pickle file; give a name that ends in .pkl")
         cfg = cli.load_config(args)
-        cli.check_file(args.checkpoint, "checkpoint", "check the path, or train one with tools/train.py")
+        cli.check_checkpoint(args.checkpoint, "check the path, or train one with tools/train.py")
         cli.check_data(cfg, ["test"])
         cli.check_assigners(cfg)
         cfg.load_from = args.checkpoint

@@ -46,14 +46,13 @@ def apply_options(cfg, args) -> None:
         if "enable" not in scale or "base_batch_size" not in scale:
             raise cli.UserError("--auto-scale-lr: the config says no auto_scale_lr = dict(enable=, base_batch_size=)")
         cfg.auto_scale_lr.enable = True
-    if args.resume == "auto":
+    if args.resume and args.resume != "auto":
+        cfg.resume, cfg.load_from = True, args.resume
+    if args.resume == "auto" or (cfg.get("resume") and not cfg.get("load_from")):
         cfg.load_from = cli.checkpoint_to_resume(cfg.work_dir)
         cfg.resume = cfg.load_from is not None
-        return  # that has been read already
-    if args.resume:
-        cfg.resume, cfg.load_from = True, args.resume
-    if cfg.get("load_from") and "://" not in cfg.load_from:
-        cli.load_checkpoint(cfg.load_from)  # mmengine would run what a pickled file holds
+    else:
+        cli.check_checkpoint(cfg.get("load_from"), "check the path, or leave it out")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,23 +1,43 @@
-"""Checkpoints that survive a kill and a full disk: a file is there whole or not at all, and an older one goes last.
+"""Checkpoints that survive a kill and a full disk, and that run no code when they are read.
 
 mmengine writes a checkpoint in place, after it has removed the one that it replaces: a training that is killed in
-between, or whose disk is full, is left with half a file and nothing else.
+between, or whose disk is full, is left with half a file and nothing else.  Here a file is there whole or not at all,
+and an older one goes last.
+
+A checkpoint is a pickle, which can call any function when it is read.  Here tensors, arrays and mmengine's own records
+are read and nothing else, also where mmengine reads the file.
 """
 
 from __future__ import annotations
 
 import os
+import pickle
 import re
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
+import numpy as np
+import torch
 from mmengine.fileio import register_backend
 from mmengine.fileio.backends import LocalBackend
 from mmengine.hooks import CheckpointHook
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from visdet_assigners.registry import HOOKS
 
 BACKEND = "visdet_assigners.whole_files"
+PART = ".part"
+"""Ends the name of a file that is being written."""
+
+
+class CheckpointError(Exception):
+    """A checkpoint is not read; the message is one line with the file, the reason and what to do."""
+
+
+# ---------------------------------------------------------------------------------------------------------- writing
 
 
 def write_whole(path: str | Path, content: bytes) -> None:
@@ -28,13 +48,16 @@ def write_whole(path: str | Path, content: bytes) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}{PART}")
     try:
         with part.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror or error}; what had been written before is still there",
+                      str(path)) from error  # fmt: skip
     finally:
         part.unlink(missing_ok=True)
 
@@ -81,6 +104,94 @@ class SafeCheckpointHook(CheckpointHook):
             write_whole(pointer, str(self.last_ckpt).encode())
 
 
+# ---------------------------------------------------------------------------------------------------------- reading
+
+
+def read_checkpoint(file: str | Path | IO[bytes], map_location: Any = "cpu") -> Any:
+    """Read a checkpoint without running any code that it might hold.
+
+    Admitted are tensors, arrays, and mmengine's own record of the losses.
+
+    Args:
+        file: its path, or the file itself.
+        map_location: the device of the tensors, as in ``torch.load``.
+
+    Raises:
+        CheckpointError: it is damaged, or holds something else.
+    """
+    try:
+        with torch.serialization.safe_globals(_admitted()):
+            return torch.load(file, map_location=map_location, weights_only=True)
+    except Exception as error:  # torch raises errors of several kinds for damaged files
+        raise CheckpointError(_refusal(str(file), error)) from error
+
+
+def _refusal(name: str, error: Exception) -> str:
+    found = re.search(r"GLOBAL (\S+) (?:was not an allowed global|whose module)", str(error))
+    reason = f"it holds {found[1]}, which could run code" if found else "it is damaged, or no checkpoint"
+    return (
+        f"the checkpoint {name} is not loaded: {reason}; if you trust it, save its tensors alone with "
+        "torch.save(dict(state_dict=...)) first"
+    )
+
+
+def _admitted() -> list[Any]:
+    """What a checkpoint may name besides tensors, for ``torch.serialization.safe_globals``."""
+    # Arrays say by what they are built: where numpy keeps it depends on the version, and files outlive versions.
+    built_by = [np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]]
+    moved = [(one, f"numpy.{core}.multiarray.{one.__name__}") for one in built_by for core in ("core", "_core")]
+    dtypes = [type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")]
+    return [HistoryBuffer, np.ndarray, np.dtype, *built_by, *moved, *dtypes, (_history_method, "builtins.getattr")]
+
+
+def _history_method(owner: Any, name: str) -> Any:
+    """Stand in for ``getattr``, by which a pickled ``HistoryBuffer`` names its own methods."""
+    if owner is not HistoryBuffer and not isinstance(owner, HistoryBuffer):
+        raise TypeError(f"a checkpoint asks for {name} of {owner!r}")
+    return getattr(owner, name)
+
+
+def guard_mmengine() -> None:
+    """Make mmengine read checkpoints by `read_checkpoint` from now on, wherever they come from.
+
+    Left alone, onedl-mmengine reads a file that holds more than weights once more, code and all, and reads what an
+    address or a name like ``torchvision://resnet50`` stands for in that way to begin with.
+    """
+    loader = mmengine_checkpoint.CheckpointLoader
+    loader.register_scheme(prefixes="", loader=load_from_local, force=True)
+    for name, ours in (("_safe_torch_load", _for_mmengine), ("load_url", _download)):
+        setattr(mmengine_checkpoint, name, ours)
+
+
+def load_from_local(filename: str, map_location: Any) -> Any:
+    """Read a local file for mmengine, which takes the name of this function for its log."""
+    path = Path(filename).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"the checkpoint {path} doesn't exist")
+    return _for_mmengine(path, map_location)
+
+
+def _for_mmengine(file: Any, map_location: Any = None, weights_only: Any = None) -> Any:
+    """Read for mmengine, whose ``resume`` would run the config that a checkpoint can hold as text, to count GPUs."""
+    checkpoint = read_checkpoint(file, map_location)
+    meta = checkpoint.get("meta") if isinstance(checkpoint, Mapping) else None
+    if isinstance(meta, dict):
+        meta.pop("config", None)
+    return checkpoint
+
+
+def _download(url: str, **options: Any) -> Any:
+    """Read what an address holds."""
+    try:
+        with torch.serialization.safe_globals(_admitted()):
+            return torch.hub.load_state_dict_from_url(url, **options, weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise CheckpointError(_refusal(url, error)) from error
+
+
+# --------------------------------------------------------------------------------------------------------- resuming
+
+
 def checkpoints_of(folder: str | Path) -> list[Path]:
     """Return the checkpoints of a work folder that a training can be resumed from, the newest first."""
     numbered = [(found[1], path) for path in Path(folder).glob("*.pth") if (found := _NUMBER.fullmatch(path.name))]
@@ -88,3 +199,27 @@ def checkpoints_of(folder: str | Path) -> list[Path]:
 
 
 _NUMBER = re.compile(r"(?:epoch|iter)_(\d+)\.pth")
+
+
+def check_sums(path: str | Path) -> None:
+    """Compare what a checkpoint holds with the checksums that torch wrote beside it, which torch doesn't.
+
+    Raises:
+        CheckpointError: a bit is not what it was when the file was written.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            altered = archive.testzip()
+    except zipfile.BadZipFile as error:
+        raise CheckpointError(f"the checkpoint {path} is damaged: {error}") from error
+    if altered:
+        raise CheckpointError(f"the checkpoint {path} is damaged: {altered} in it is not what was written")
+
+
+def strays(folder: str | Path) -> str | None:
+    """Return where ``last_checkpoint`` of a work folder points to, if that is outside the folder."""
+    pointer = Path(folder, "last_checkpoint")
+    target = pointer.read_text(encoding="utf-8", errors="replace").strip() if pointer.is_file() else ""
+    if target and Path(target).resolve().parent != Path(folder).resolve():
+        return target
+    return None

@@ -16,17 +16,21 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
-import torch
 from mmengine.config import Config, DictAction
-from mmengine.logging import HistoryBuffer
 from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
 import visdet_assigners.assigners  # noqa: F401  (registers our classes)
 from visdet_assigners.annotations import AnnotationError, AnnotationReport, check_annotations
-from visdet_assigners.checkpoints import checkpoints_of
+from visdet_assigners.checkpoints import (
+    CheckpointError,
+    check_sums,
+    checkpoints_of,
+    guard_mmengine,
+    read_checkpoint,
+    strays,
+)
 from visdet_assigners.registry import REGISTERED, SCOPE, is_ours
 
 
@@ -38,12 +42,12 @@ class UserError(Exception):
 def user_errors() -> Iterator[None]:
     """Turn mistakes of the user into one line and exit status 2; anything else keeps its traceback.
 
-    Besides `UserError`, which the checks of this module raise, one error of mmengine is the user's for certain: a
-    ``type`` that no registry knows.
+    Besides `UserError`, which the checks of this module raise, and a checkpoint that is not read, one error of mmengine
+    is the user's for certain: a ``type`` that no registry knows.
     """
     try:
         yield
-    except UserError as error:
+    except (UserError, CheckpointError) as error:
         message = str(error)
     except KeyError as error:
         message = str(error.args[0]) if error.args else ""
@@ -148,12 +152,13 @@ def load_config(args: argparse.Namespace) -> Config:
 
 
 def read_config(path: str) -> Config:
-    """Read a config file and import the modules that it asks for.
+    """Read a config file and import the modules that it asks for; checkpoints are read without code from then on.
 
     Raises:
         UserError: there is no such file, it doesn't run, or a module is missing.
     """
     check_file(path, "config file", "check the path")
+    guard_mmengine()
     try:  # a config is the user's code: whatever stops it is to be mended there
         cfg = Config.fromfile(path, import_custom_modules=False)
     except Exception as error:
@@ -342,34 +347,29 @@ def check_file(path: str, what: str, advice: str) -> None:
         raise UserError(f"the {what} {path} {state}; {advice}")
 
 
-def load_checkpoint(path: str) -> dict[str, Any]:
+def load_checkpoint(path: str, advice: str = "give a file such as work_dirs/CONFIG/epoch_12.pth") -> dict[str, Any]:
     """Load a checkpoint of mmengine without running any code that it might hold.
-
-    A pickled file can call any function when it is read.  This admits tensors, arrays, and mmengine's own record of the
-    losses, nothing else.
 
     Raises:
         UserError: there is no such file, it holds something else, or it is no checkpoint.
     """
-    check_file(path, "checkpoint", "give a file such as work_dirs/CONFIG/epoch_12.pth")
-    # Arrays say by what they are built: where numpy keeps it depends on the version.
-    build_array = np.zeros(1).__reduce__()[0]
-    build_scalar = np.float64(0).__reduce__()[0]
-    dtypes = [type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")]
-    known = [HistoryBuffer, np.ndarray, np.dtype, build_array, build_scalar, *dtypes]
+    check_file(path, "checkpoint", advice)
     try:
-        with torch.serialization.safe_globals([*known, (_history_method, "builtins.getattr")]):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises errors of several kinds for damaged files
-        found = re.search(r"GLOBAL (\S+) (?:was not an allowed global|whose module)", str(error))
-        reason = f"it holds {found[1]}, which could run code" if found else "it is damaged, or no checkpoint"
-        raise UserError(
-            f"the checkpoint {path} is not loaded: {reason}; if you trust it, save its tensors alone with "
-            "torch.save(dict(state_dict=...)) first"
-        ) from error
+        checkpoint = read_checkpoint(path)
+    except CheckpointError as error:
+        raise UserError(str(error)) from error
     if not isinstance(checkpoint, dict):
         raise UserError(f"the checkpoint {path} holds a {type(checkpoint).__name__}; weights by name are expected")
     return checkpoint
+
+
+def check_checkpoint(path: str | None, advice: str) -> None:
+    """Read a checkpoint that mmengine will load later, so that one which is refused is told before anything is built.
+
+    Addresses are read when they are needed; None is no checkpoint.
+    """
+    if path and "://" not in path:
+        load_checkpoint(path, advice)
 
 
 def checkpoint_to_resume(work_dir: str) -> str | None:
@@ -381,24 +381,22 @@ def checkpoint_to_resume(work_dir: str) -> str | None:
     Raises:
         UserError: there are some, and none can be read.
     """
+    elsewhere = strays(work_dir)
+    if elsewhere:
+        print(f"last_checkpoint of {work_dir} points to {elsewhere}, which is not in that folder; not followed",
+              file=sys.stderr)  # fmt: skip
     found = checkpoints_of(work_dir)
     for path in found:
         try:
             load_checkpoint(str(path))
-        except UserError as error:
+            check_sums(path)
+        except (UserError, CheckpointError) as error:
             print(f"not resumed from {path}: {error}", file=sys.stderr)
         else:
             return str(path)
     if found:
         raise UserError(f"no checkpoint in {work_dir} can be read; leave --resume out to start anew")
     return None
-
-
-def _history_method(owner: Any, name: str) -> Any:
-    """Stand in for ``getattr``, by which a pickled ``HistoryBuffer`` names its own methods."""
-    if owner is not HistoryBuffer and not isinstance(owner, HistoryBuffer):
-        raise UserError(f"a checkpoint asks for {name} of {owner!r}")
-    return getattr(owner, name)
 
 
 def check_data(cfg: Config, phases: Sequence[str]) -> None:

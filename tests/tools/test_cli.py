@@ -151,7 +151,8 @@ def test_test_tells_a_mistake_in_one_line(arguments, words, capsys):
 
 
 def test_missing_test_data(tmp_path, capsys):
-    checkpoint = write(tmp_path / "model.pth", "")
+    checkpoint = str(tmp_path / "model.pth")
+    torch.save({}, checkpoint)
     assert "test_dataloader" in one_error_line(lambda: test.main([SHAPES_CONFIG, checkpoint]), capsys)
 
 
