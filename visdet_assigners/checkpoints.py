@@ -138,7 +138,7 @@ def _refusal(name: str, error: Exception) -> str:
 def _admitted() -> list[Any]:
     """What a checkpoint may name besides tensors, for ``torch.serialization.safe_globals``."""
     # Arrays say by what they are built: where numpy keeps it depends on the version, and files outlive versions.
-    built_by = [np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]]
+    built_by: list[Any] = [np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]]
     moved = [(one, f"numpy.{core}.multiarray.{one.__name__}") for one in built_by for core in ("core", "_core")]
     dtypes = [type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")]
     return [HistoryBuffer, np.ndarray, np.dtype, *built_by, *moved, *dtypes, (_history_method, "builtins.getattr")]
