@@ -1,0 +1,56 @@
+"""Mutation testing of a small module, of which every mutant's fate is known."""
+
+import json
+import subprocess
+import sys
+
+from toolbox import ROOT
+
+SOURCE = '''"""A module."""
+
+LIMIT = 3
+
+
+def above(value, limit=LIMIT, *, strict=True):
+    """Whether a value is above a limit."""
+    return value > limit if strict else value >= limit
+
+
+def never(value):
+    """Not called by any test."""
+    return -value
+'''
+TESTS = """from sized import LIMIT, above
+
+
+def test_above():
+    assert above(4)
+    assert not above(3)
+    assert above(4, strict=False)
+
+
+def test_that_fails():
+    assert above(0)
+"""
+
+
+def test_every_change_of_a_small_module_is_judged(tmp_path):
+    (tmp_path / "sized.py").write_text(SOURCE)
+    (tmp_path / "test_sized.py").write_text(TESTS)
+    (tmp_path / "conftest.py").write_text("import sys, pathlib; sys.path.insert(0, str(pathlib.Path(__file__).parent))")
+    known = tmp_path / "known.json"
+    entry = {"file": "sized.py", "line": "LIMIT = 3", "changes": ["3 -> 4"], "why": "its value was read already"}
+    known.write_text(json.dumps([entry]))
+    command = [sys.executable, str(ROOT / "tools/mutate.py"), "sized.py", "--tests", "test_sized.py"]
+    options = ["--known", str(known), "--json", "result.json", "--reached", "reached.json"]
+    run = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    result = json.loads((tmp_path / "result.json").read_text())
+    alive = {(entry["line"], entry["change"]): entry["verdict"] for entry in result["survivors"]}
+    assert alive == {
+        ("LIMIT = 3", "3 -> 4"): "equal",
+        ("return value > limit if strict else value >= limit", "GtE -> Gt"): "survived",
+        ("return -value", "-value -> value"): "not reached",
+    }
+    assert result["counts"]["sized.py"] == {"equal": 1, "killed": 5, "survived": 1, "not reached": 1}
+    assert "| sized.py |" in run.stdout

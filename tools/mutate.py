@@ -1,0 +1,429 @@
+#!/usr/bin/env python
+"""Mutation testing: change the sources in one place at a time, and count the changes that no test notices.
+
+    python tools/mutate.py visdet_assigners/functional visdet_assigners/assigners \\
+        --tests tests/functional tests/assigners tests/reliability
+
+All tests run once, to learn which lines each of them reaches and how long it takes.  Then each mutant gets a process of
+its own, forked where the tests are loaded already, which puts the changed code in place and runs the tests that reach
+it, the fastest first, until one fails.  A mutant survives where none does within ``--seconds``; one that hangs or takes
+all memory is killed.  Survivors that change nothing that could be seen are listed with their reasons in ``--known``.
+"""
+
+from __future__ import annotations
+
+import ast
+import gc
+import hashlib
+import json
+import os
+import random
+import resource
+import signal
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, FrameType, FunctionType
+from typing import Any
+
+import pytest
+from tqdm import tqdm
+
+from visdet_assigners import cli
+
+OPERATORS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
+    ast.Lt: (ast.LtE, ast.GtE),
+    ast.LtE: (ast.Lt, ast.Gt),
+    ast.Gt: (ast.GtE, ast.LtE),
+    ast.GtE: (ast.Gt, ast.Lt),
+    ast.Eq: (ast.NotEq,),
+    ast.NotEq: (ast.Eq,),
+    ast.Is: (ast.IsNot,),
+    ast.IsNot: (ast.Is,),
+    ast.In: (ast.NotIn,),
+    ast.NotIn: (ast.In,),
+    ast.Add: (ast.Sub,),
+    ast.Sub: (ast.Add,),
+    ast.Mult: (ast.Div,),
+    ast.Div: (ast.Mult,),
+    ast.FloorDiv: (ast.Mult,),
+    ast.Mod: (ast.FloorDiv,),
+    ast.Pow: (ast.Mult,),
+    ast.BitAnd: (ast.BitOr,),
+    ast.BitOr: (ast.BitAnd,),
+    ast.And: (ast.Or,),
+    ast.Or: (ast.And,),
+}
+PAIRS = (
+    ("min", "max"), ("amin", "amax"), ("argmin", "argmax"), ("minimum", "maximum"), ("any", "all"),
+    ("zeros", "ones"), ("zeros_like", "ones_like"), ("new_zeros", "new_ones"), ("ceil", "floor"), ("le", "lt"),
+    ("ge", "gt"), ("add_", "sub_"), ("mul_", "div_"), ("clamp_min", "clamp_max"), ("clamp_min_", "clamp_max_"),
+    ("cummin", "cummax"), ("sum", "prod"), ("log", "log1p"), ("exp", "expm1"), ("eq", "ne"),
+)  # fmt: skip
+NAMES = {name: other for a, b in PAIRS for name, other in ((a, b), (b, a))}
+MEMORY = 8 * 1024**3
+"""Bytes of address space that a mutant may take beyond what is taken when it starts."""
+
+
+def alternatives(node: ast.AST) -> Iterator[ast.AST]:
+    """What may stand in the place of one node of a syntax tree, each a small mistake."""
+    match node:
+        case ast.Constant(value=bool()):
+            yield ast.Constant(not node.value)
+        case ast.Constant(value=int()):
+            yield ast.Constant(node.value + 1)
+        case ast.Constant(value=float()):
+            yield ast.Constant(2 * node.value + (node.value == 0))
+        case ast.UnaryOp(op=ast.Not() | ast.USub() | ast.Invert()):
+            yield node.operand
+        case ast.IfExp():
+            yield ast.IfExp(node.test, node.orelse, node.body)
+        case ast.Attribute() if node.attr in NAMES:
+            yield ast.Attribute(node.value, NAMES[node.attr], node.ctx)
+        case ast.Name() if node.id in NAMES:
+            yield ast.Name(NAMES[node.id], node.ctx)
+        case ast.Raise() | ast.Expr(value=ast.Call()):
+            yield ast.Pass()
+        case _:
+            yield from (other() for other in OPERATORS.get(type(node), ()))
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A change at one place of a file.
+
+    Attributes:
+        file: relative to the root.
+        number: of the change in its file, in the order of the syntax tree.
+        lines: first and last line of the changed expression.
+        scope: lines of the definition whose default value it changes, of the whole file for a constant of a module or
+            class; None for code of a function, which ``lines`` reaches.
+        text: the changed expression before and after.
+    """
+
+    file: str
+    number: int
+    lines: tuple[int, int]
+    scope: tuple[int, int] | None
+    text: str
+
+
+class Source:
+    """A file and all its mutants."""
+
+    def __init__(self, root: Path, file: str) -> None:
+        self.path = root / file
+        self.file = file
+        self.tree = ast.parse(self.path.read_bytes())
+        self.mutants = [Mutant(file, number, *place[3:]) for number, place in enumerate(self._places())]
+
+    def _places(self) -> Iterator[tuple[Any, ...]]:
+        """Parent, field with position, replacement, lines, scope and text of each possible change."""
+        whole = (1, len(self.path.read_text().splitlines()))
+        pending: list[tuple[ast.AST, tuple[int, int] | None, ast.AST | None]] = [(self.tree, whole, None)]
+        while pending:
+            parent, scope, spot = pending.pop()
+            if hasattr(parent, "lineno") and isinstance(parent, ast.expr | ast.stmt):
+                spot = parent
+            for name, value in ast.iter_fields(parent):
+                if name in ("annotation", "returns", "decorator_list", "type_comment", "bases"):
+                    continue
+                for at, node in enumerate(value) if isinstance(value, list) else ((None, value),):
+                    if not isinstance(node, ast.AST):
+                        continue
+                    # An operator has no place of its own: that of the expression it stands in.
+                    shown = node if hasattr(node, "lineno") else spot
+                    if shown is not None:
+                        lines = (shown.lineno, shown.end_lineno or shown.lineno)
+                        for other in alternatives(node):
+                            change = f"{describe(node, parent)} -> {describe(other, parent)}"
+                            yield parent, (name, at), other, lines, scope, change
+                    inner = scope
+                    if isinstance(parent, ast.FunctionDef | ast.Lambda):
+                        own = (parent.lineno, parent.end_lineno or parent.lineno)
+                        inner = None if name == "body" or scope is None else own
+                    pending.append((node, inner, spot))
+
+    def changed(self, number: int) -> ast.Module:
+        """The syntax tree with one change, which stays in it."""
+        for found, (parent, (name, at), other, *_) in enumerate(self._places()):
+            if found == number:
+                if at is None:
+                    setattr(parent, name, other)
+                else:
+                    getattr(parent, name)[at] = other
+                return ast.fix_missing_locations(self.tree)
+        raise IndexError(number)
+
+
+def describe(node: ast.AST, parent: ast.AST) -> str:
+    """An expression as written, an operator by its name."""
+    if isinstance(node, ast.Pass):
+        return "nothing"
+    return ast.unparse(node) if isinstance(node, ast.expr | ast.stmt) else type(node).__name__
+
+
+def codes(code: CodeType) -> Iterator[CodeType]:
+    """A code object and all inside it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from codes(constant)
+
+
+def put_in_place(tree: ast.Module, path: Path) -> None:
+    """Give every living function of a file its code, defaults and constants from a changed syntax tree."""
+    new = {(code.co_name, code.co_firstlineno): code for code in codes(compile(tree, str(path), "exec"))}
+    module = next(m for m in sys.modules.values() if getattr(m, "__file__", None) == str(path))
+    arguments = {(node.lineno, node.name): node.args for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    for function in gc.get_objects():
+        if type(function) is not FunctionType or function.__code__.co_filename != str(path):
+            continue
+        old = function.__code__
+        function.__code__ = new[old.co_name, old.co_firstlineno]
+        given = arguments.get((first_line(old), function.__name__))
+        if given is not None:
+            if given.defaults:
+                function.__defaults__ = tuple(value_of(node, module) for node in given.defaults)
+            pairs = zip(given.kwonlyargs, given.kw_defaults)
+            if function.__kwdefaults__:
+                function.__kwdefaults__ = {a.arg: value_of(node, module) for a, node in pairs if node is not None}
+    set_constants(tree.body, module, module)
+
+
+def first_line(code: CodeType) -> int:
+    """Line of the ``def`` of a function; its first line is that of a decorator where it has one."""
+    lines = [line for _, _, line in code.co_lines() if line]
+    return min([line for line in lines if line >= code.co_firstlineno], default=code.co_firstlineno)
+
+
+def value_of(node: ast.expr, module: Any) -> Any:
+    """Value of an expression that stands in a module."""
+    return FunctionType(compile(ast.Expression(node), module.__file__, "eval"), vars(module))()
+
+
+def set_constants(body: Sequence[ast.stmt], owner: Any, module: Any) -> None:
+    """Set the simple constants of a module and of its classes, wherever the package has imported them."""
+    for node in body:
+        if isinstance(node, ast.ClassDef):
+            set_constants(node.body, getattr(owner, node.name), module)
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or not isinstance(target, ast.Name) or node.value is None:
+            continue
+        if not isinstance(getattr(owner, target.id, None), int | float | tuple):
+            continue
+        value, before = value_of(node.value, module), getattr(owner, target.id)
+        if value == before:
+            continue
+        setattr(owner, target.id, value)
+        for other in list(sys.modules.values()) if owner is module else ():
+            if getattr(other, "__name__", "").startswith("visdet_assigners") and vars(other).get(target.id) is before:
+                setattr(other, target.id, value)
+
+
+class Reached:
+    """Which lines of the sources each test reaches, and how long it takes; kept in a file for the next call."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.files = {str(source.path): source.file for source in sources}
+        self.seconds: dict[str, float] = {}
+        self.tests: dict[str, dict[int, list[str]]] = {}
+
+    def record(self, items: Iterable[pytest.Item]) -> None:
+        """Run tests, those left out that fail or are skipped."""
+        reached: dict[str, dict[int, list[str]]] = {file: defaultdict(list) for file in self.files.values()}
+        for item in tqdm(list(items), desc="reaching", unit="test"):
+            lines: set[tuple[str, int]] = set()
+
+            def on_line(frame: FrameType, event: str, _: Any, lines: set[tuple[str, int]] = lines) -> Any:
+                if event == "line":
+                    lines.add((frame.f_code.co_filename, frame.f_lineno))
+                return on_line
+
+            begin = time.perf_counter()
+            sys.settrace(lambda frame, *_: on_line if frame.f_code.co_filename in self.files else None)
+            try:
+                passed = passes(item)
+            finally:
+                sys.settrace(None)
+            if passed:
+                self.seconds[item.nodeid] = time.perf_counter() - begin
+                for path, line in lines:
+                    reached[self.files[path]][line].append(item.nodeid)
+        self.tests = {file: dict(lines) for file, lines in reached.items()}
+
+    def of(self, mutant: Mutant, limit: float) -> list[str]:
+        """Tests to run, the fastest case of each test function first, as many as should take ``limit`` seconds."""
+        first, last = mutant.scope or mutant.lines
+        found = {test for line in range(first, last + 1) for test in self.tests[mutant.file].get(line, ())}
+        cases: dict[str, list[str]] = defaultdict(list)
+        for test in sorted(found, key=self.seconds.__getitem__):
+            cases[test.split("[")[0]].append(test)
+        ranked = [(rank, self.seconds[test], test) for tests in cases.values() for rank, test in enumerate(tests)]
+        chosen: list[str] = []
+        for _, seconds, test in sorted(ranked, key=lambda entry: (entry[0] > 0, entry[1])):
+            limit -= seconds
+            if chosen and limit < 0:
+                break
+            chosen.append(test)
+        return chosen
+
+
+def passes(item: pytest.Item) -> bool:
+    """Run one test with its fixtures; whether it ran and nothing failed."""
+    from _pytest.runner import runtestprotocol
+
+    reports = runtestprotocol(item, nextitem=None, log=False)
+    return all(report.passed for report in reports)
+
+
+class Mutation:
+    """A pytest plugin that runs the loaded tests once on the sources as they are, then on each mutant."""
+
+    def __init__(self, sources: Sequence[Source], mutants: Sequence[Mutant], limit: float, kept: Path | None) -> None:
+        self.sources = {source.file: source for source in sources}
+        self.mutants = mutants
+        self.limit = limit
+        self.kept = kept
+        self.verdicts: dict[Mutant, str] = {}
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Take the place of pytest's own loop."""
+        items = {item.nodeid: item for item in session.items}
+        reached = self._reached(items)
+        counts: Counter[str] = Counter()
+        with tqdm(self.mutants, desc="mutating", unit="mutant") as bar:
+            for mutant in bar:
+                tests = [items[test] for test in reached.of(mutant, self.limit)]
+                verdict = self._judge(mutant, tests) if tests else "not reached"
+                self.verdicts[mutant] = verdict
+                counts[verdict] += 1
+                bar.set_postfix(counts)
+        return True
+
+    def _reached(self, items: dict[str, pytest.Item]) -> Reached:
+        reached = Reached(list(self.sources.values()))
+        texts = [source.path.read_bytes() for source in self.sources.values()]
+        key = hashlib.sha256(b"\0".join([*texts, "\n".join(items).encode()])).hexdigest()
+        kept = json.loads(self.kept.read_text()) if self.kept and self.kept.exists() else {}
+        if kept.get("key") == key:
+            reached.seconds = kept["seconds"]
+            reached.tests = {file: {int(k): v for k, v in lines.items()} for file, lines in kept["tests"].items()}
+        else:
+            reached.record(items.values())
+            if self.kept:
+                self.kept.write_text(json.dumps({"key": key, "seconds": reached.seconds, "tests": reached.tests}))
+        return reached
+
+    def _judge(self, mutant: Mutant, tests: Sequence[pytest.Item]) -> str:
+        """Run tests in a process of their own, with the mutant in place."""
+        child = os.fork()
+        if child == 0:
+            status = 2
+            try:
+                status = self._run(mutant, tests)
+            finally:
+                os._exit(status)
+        deadline = time.monotonic() + 30 + 5 * self.limit
+        while True:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                return {0: "survived"}.get(os.waitstatus_to_exitcode(status), "killed")
+            if time.monotonic() > deadline:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                return "timed out"
+            time.sleep(0.005)
+
+    def _run(self, mutant: Mutant, tests: Sequence[pytest.Item]) -> int:
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, taken + MEMORY))
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, 1)
+        os.dup2(silence, 2)
+        source = self.sources[mutant.file]
+        put_in_place(source.changed(mutant.number), source.path)
+        return 0 if all(map(passes, tests)) else 1
+
+
+def parse_args(argv: Sequence[str] | None):
+    """Read the command line."""
+    parser = cli.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("files", nargs="+", help="sources to change, files or folders")
+    parser.add_argument("--tests", nargs="+", default=["tests"], help="what pytest is to run")
+    parser.add_argument("--sample", type=int, help="change this many places, drawn at random, instead of all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=20, help="of tests for each mutant, at most")
+    parser.add_argument("--known", default="tests/mutants.json", help="survivors that are equal, with reasons")
+    parser.add_argument("--reached", type=Path, help="keep here which tests reach which lines, for the next call")
+    parser.add_argument("--json", type=Path, help="write the result here, too")
+    return parser.parse_args(argv)
+
+
+def sources_in(paths: Sequence[str]) -> list[Source]:
+    """All Python files among files and folders."""
+    root = Path.cwd()
+    found = [file for path in paths for file in (sorted(Path(path).rglob("*.py")) if Path(path).is_dir() else [path])]
+    try:
+        return [Source(root, str(Path(file))) for file in found]
+    except (OSError, SyntaxError) as error:
+        raise cli.UserError(f"can't read the sources: {error}") from error
+
+
+def reasons(known: str, sources: Sequence[Source]) -> dict[tuple[str, str, str], str]:
+    """Why mutants are equal to the sources, by file, line as it stands there, and change ("*": any)."""
+    path = Path(known)
+    entries = json.loads(path.read_text()) if path.exists() else []
+    return {(entry["file"], entry["line"], change): entry["why"] for entry in entries for change in entry["changes"]}
+
+
+def report(plugin: Mutation, known: dict[tuple[str, str, str], str]) -> dict[str, Any]:
+    """Print a table by file and the survivors; returns both."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    survivors = []
+    for mutant, verdict in plugin.verdicts.items():
+        line = plugin.sources[mutant.file].path.read_text().splitlines()[mutant.lines[0] - 1].strip()
+        if verdict in ("survived", "not reached"):
+            why = known.get((mutant.file, line, mutant.text)) or known.get((mutant.file, line, "*"))
+            verdict = "equal" if why else verdict
+            entry = {"file": mutant.file, "number": mutant.lines[0], "line": line, "change": mutant.text, "why": why}
+            survivors.append({**entry, "verdict": verdict})
+        counts[mutant.file][verdict] += 1
+    print(
+        "| file | mutants | killed | equal, see `tests/mutants.json` | survived | share killed |\n" + "| --- " * 6 + "|"
+    )
+    total: Counter[str] = Counter()
+    for file, of in [*sorted(counts.items()), ("all", total)]:
+        total += of if file != "all" else Counter()
+        killed, number = of["killed"] + of["timed out"], sum(of.values())
+        alive = of["survived"] + of["not reached"]
+        print(f"| {file} | {number} | {killed} | {of['equal']} | {alive} | {killed / max(number, 1):.1%} |")
+    for survivor in survivors:
+        if not survivor["why"]:
+            print(f"{survivor['verdict']}: {survivor['file']}:{survivor['number']}: {survivor['change']}")
+    return {"counts": counts, "survivors": survivors}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the mutants, run the tests on each, and print what came of them."""
+    with cli.user_errors():
+        args = parse_args(argv)
+        sources = sources_in(args.files)
+        mutants = [mutant for source in sources for mutant in source.mutants]
+        if args.sample is not None:
+            mutants = random.Random(args.seed).sample(mutants, min(args.sample, len(mutants)))
+        plugin = Mutation(sources, mutants, args.seconds, args.reached)
+        status = pytest.main(["-q", "-p", "no:cacheprovider", "-m", "not slow", *args.tests], plugins=[plugin])
+        if len(plugin.verdicts) < len(mutants):
+            raise cli.UserError(f"the tests could not be run (pytest says {status!r})")
+        result = report(plugin, reasons(args.known, sources))
+        if args.json:
+            args.json.write_text(json.dumps(result, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
