@@ -1,0 +1,54 @@
+"""Defaults: those of mmdet's classes, those of the paper where mmdet has no such class, the same in every layer."""
+
+import importlib
+import inspect
+
+import mmdet.models
+import pytest
+from mmdet.models.dense_heads import FCOSHead
+
+import visdet_assigners as va
+from visdet_assigners.assigners.scale_range import RANGES
+from visdet_assigners.registry import REGISTERED
+
+MMDET = {name: getattr(mmdet.models.task_modules, name, None) for name in REGISTERED}
+ASSIGNERS = [name for name, cls in REGISTERED.items() if issubclass(cls, va.BaseAssigner)]
+
+
+def defaults(function) -> dict:
+    """Parameters that may be left out, with their values."""
+    parameters = inspect.signature(function).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
+
+
+@pytest.mark.parametrize("name", [name for name, theirs in MMDET.items() if theirs is not None])
+def test_what_may_be_left_out_is_as_in_mmdet(name):
+    for method in ("__init__", "assign", "__call__"):
+        theirs = defaults(getattr(MMDET[name], method, object.__init__))
+        ours = defaults(getattr(REGISTERED[name], method, object.__init__))
+        for parameter, value in theirs.items():
+            assert parameter in ours, (method, parameter)
+            if not isinstance(value, dict):  # the configs of calculators and costs, which tests of their own compare
+                assert ours[parameter] == value, (method, parameter)
+
+
+@pytest.mark.parametrize("name", ASSIGNERS)
+def test_functions_have_the_defaults_of_their_class(name):
+    cls = REGISTERED[name]
+    of_class = defaults(cls.__init__)
+    for function in vars(importlib.import_module(cls.__module__)).values():
+        if inspect.isfunction(function) and function.__module__ == cls.__module__:
+            shared = {parameter: of_class.get(parameter, value) for parameter, value in defaults(function).items()}
+            assert defaults(function) == shared, function.__name__
+
+
+def test_the_scale_ranges_are_those_of_fcos():
+    theirs = defaults(FCOSHead.__init__)["regress_ranges"]
+    assert [tuple(min(end, 1e8) for end in ends) for ends in RANGES] == list(theirs)
+
+
+def test_ascend_max_iou_and_multi_instance_have_the_defaults_of_max_iou():
+    plain = defaults(va.MaxIoUAssigner.__init__)
+    for cls in (va.ApproxMaxIoUAssigner, va.AscendMaxIoUAssigner, va.MultiInstanceAssigner):
+        own = {name: value for name, value in defaults(cls.__init__).items() if name in plain}
+        assert own == {name: plain[name] for name in own}
