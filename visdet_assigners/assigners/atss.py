@@ -187,7 +187,7 @@ class ATSSAssigner(OverlapMixin, BaseAssigner):
         Raises:
             ValueError: the levels don't sum to N, a field is missing or has the wrong shape, or on CPU is not finite.
         """
-        priors = self.read(pred_instances, "pred_instances", "priors", columns=4)[:, :4]
+        priors = self.read(pred_instances, "pred_instances", "priors", columns=4)
         level_sizes = self.read_level_sizes(pred_instances, num_level_priors, len(priors))
         gts, labels = self.read_ground_truths(gt_instances)
         assignment = self.run(
@@ -197,7 +197,7 @@ class ATSSAssigner(OverlapMixin, BaseAssigner):
             level_sizes,
             self.num_candidates,
             self.ignored_priors(priors, self.read_regions(gt_instances_ignore)),
-            self._quality_of(pred_instances, priors, gts[:, :4], labels),
+            self._quality_of(pred_instances, priors, gts, labels),
         )
         return to_assign_result(assignment, labels)
 

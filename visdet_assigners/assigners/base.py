@@ -130,7 +130,8 @@ class BaseAssigner(ABC):
             instances: ``InstanceData`` or anything with the field as an attribute.
             owner: what the instances are called in messages, as ``pred_instances``.
             name: of the field.
-            columns: the least number of columns of a two-dimensional field; an empty one may have shape (0,).
+            columns: of a two-dimensional field: there must be so many, and no more are kept, as of boxes with a score
+                behind them; 1 keeps them all.  An empty field may have shape (0,).
         """
         value = as_tensor(getattr(instances, name, None))
         if not isinstance(value, Tensor):
@@ -142,6 +143,7 @@ class BaseAssigner(ABC):
                 value = value.reshape(0, columns)
             if value.ndim != 2 or value.shape[1] < columns:
                 self.fail(f"{owner}.{name} must have shape (n, {columns}), got {tuple(value.shape)}")
+            value = value[:, :columns] if columns > 1 else value
         self.check_finite(value, f"{owner}.{name}")
         return value
 

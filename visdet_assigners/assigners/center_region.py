@@ -164,8 +164,8 @@ class CenterRegionAssigner(OverlapMixin, BaseAssigner):
             inner = scale_boxes(regions, self.ignore_gt_scale)
             ignored = (border_distance(center[:, :1], center[:, 1:], inner) > 0).any(dim=1)
         assignment = center_region(
-            priors[:, :4],
-            gts[:, :4],
+            priors,
+            gts,
             labels,
             self.pos_scale,
             self.neg_scale,

@@ -155,8 +155,8 @@ class GridAssigner(OverlapMixin, BaseAssigner):
         self.check_lengths(priors=priors, responsible_flags=responsible)
         assignment = self.run(
             grid,
-            priors[:, :4],
-            gts[:, :4],
+            priors,
+            gts,
             responsible,
             self.pos_iou_thr,
             self.neg_iou_thr,

@@ -321,7 +321,7 @@ class MaxIoUAssigner(OverlapMixin, BaseAssigner):
             gts = spread_repeated_boxes(gts, self.iou_calculator, **self.perm_repeat_gt_cfg)
         ignored = self.ignored_priors(priors, regions, self.ignore_wrt_candidates)
         if len(gts) and len(priors):
-            assignment = Assignment(*self.match_candidates(priors, candidates, gts[:, :4], ignored))
+            assignment = Assignment(*self.match_candidates(priors, candidates, gts, ignored))
         else:
             assignment = nothing_to_match(len(priors), priors, ignored)
         result = to_assign_result(assignment, labels)
@@ -332,7 +332,7 @@ class MaxIoUAssigner(OverlapMixin, BaseAssigner):
 
     def read_candidates(self, pred_instances: Any) -> tuple[Tensor, Tensor]:
         """Boxes (N, 4) to compare with ignore regions, and (N, A, 4) to compare with ground truths, here the same."""
-        priors = self.read(pred_instances, "pred_instances", "priors", columns=4)[:, :4]
+        priors = self.read(pred_instances, "pred_instances", "priors", columns=4)
         return priors, priors[:, None]
 
     @property
@@ -380,8 +380,8 @@ class MaxIoUAssigner(OverlapMixin, BaseAssigner):
         indices, qualities = self.match_padded(
             priors,
             padded([candidates for _, candidates in boxes])[0],
-            padded([gts[:, :4] for gts, _ in truths])[0],
-            padded([nothing if region is None else region[:, :4] for region in regions])[0],
+            padded([gts for gts, _ in truths])[0],
+            padded([nothing if region is None else region for region in regions])[0],
             valid,
         )
         results = []

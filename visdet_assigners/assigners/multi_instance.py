@@ -156,11 +156,11 @@ class MultiInstanceAssigner(MaxIoUAssigner):
             kinds = labels.new_full((len(regions),), IGNORE_LABEL)
             if hasattr(gt_instances_ignore, "labels"):
                 kinds = self.read(gt_instances_ignore, "gt_instances_ignore", "labels").long()
-            boxes, labels = torch.cat([boxes[:, :4], regions[:, :4]]), torch.cat([labels, kinds])
+            boxes, labels = torch.cat([boxes, regions]), torch.cat([labels, kinds])
         device = priors.device
         if 0 < self.gpu_assign_thr < len(gt_instances.labels):
             priors, boxes, labels = priors.cpu(), boxes.cpu(), labels.cpu()
-        everything = torch.cat([priors[:, :4], boxes[:, :4]])
+        everything = torch.cat([priors, boxes])
         # Two sorts with their indices make some 80 bytes of a pair.
         blocks = split(len(everything), 80 * max(1, len(boxes)), boxes.device, least=1024) or [slice(0, 0)]
         found = [

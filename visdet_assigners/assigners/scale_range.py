@@ -153,10 +153,10 @@ class ScaleRangeAssigner(BaseAssigner):
             ValueError: the levels don't sum to N or aren't as many as the ranges, a field is missing or has the wrong
                 shape, or on CPU is not finite.
         """
-        priors = self.read(pred_instances, "pred_instances", "priors", columns=4)[:, :4]
+        priors = self.read(pred_instances, "pred_instances", "priors", columns=4)
         level_sizes = self.read_level_sizes(pred_instances, num_level_priors, len(priors))
         if len(level_sizes) != len(self.regress_ranges):
             self.fail(f"there are {len(level_sizes)} levels and {len(self.regress_ranges)} regress_ranges")
         gts, labels = self.read_ground_truths(gt_instances)
-        assignment = self.run(scale_range, priors, gts[:, :4], level_sizes, self.regress_ranges, self.radii)
+        assignment = self.run(scale_range, priors, gts, level_sizes, self.regress_ranges, self.radii)
         return to_assign_result(assignment, labels)

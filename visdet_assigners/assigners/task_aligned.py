@@ -224,7 +224,7 @@ class TaskAlignedAssigner(OverlapMixin, BaseAssigner):
         Raises:
             ValueError: a field is missing or has the wrong shape, or on CPU is not finite or no probability.
         """
-        priors = self.read(pred_instances, "pred_instances", "priors", columns=4)[:, :4]
+        priors = self.read(pred_instances, "pred_instances", "priors", columns=4)
         boxes = self.read(pred_instances, "pred_instances", "bboxes", columns=4)
         scores = self.read(pred_instances, "pred_instances", "scores", columns=1)
         gts, labels = self.read_ground_truths(gt_instances)
@@ -235,9 +235,9 @@ class TaskAlignedAssigner(OverlapMixin, BaseAssigner):
         assignment = self.run(
             task_aligned,
             priors,
-            gts[:, :4],
+            gts,
             labels,
-            boxes[:, :4],
+            boxes,
             scores,
             *numbers,
             overlaps=self.overlaps,
@@ -273,7 +273,7 @@ class TaskAlignedAssigner(OverlapMixin, BaseAssigner):
             foreground, index = result.gt_inds > 0, (result.gt_inds - 1).clamp(min=-1)
             # A box, a class and a column of scores behind the others are for the background, at index -1.
             labels = torch.cat([classes.long(), classes.new_full((1,), num_classes).long()])[index]
-            boxes = torch.cat([gts[:, :4], gts.new_zeros(1, 4)])[index]
+            boxes = torch.cat([gts, gts.new_zeros(1, 4)])[index]
             scores = result.norm_metrics.new_zeros(len(labels), num_classes + 1)
             scores = scores.scatter(1, labels[:, None], result.norm_metrics[:, None])[:, :num_classes]
             rows.append((labels, boxes, scores, foreground, index))
