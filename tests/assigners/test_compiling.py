@@ -11,6 +11,7 @@ import torch._dynamo.testing
 
 from assigners.cases import CASES
 from assigners.test_contract import scene
+from assigners.test_deterministic import result, same
 from visdet_assigners.assigners import compiling
 
 UNTOUCHED = ("Hungarian", "CenterRegion", "MultiInstance")  # solved on the host, or of no fixed size
@@ -47,6 +48,15 @@ def test_compiled_equals_uncompiled_whatever_the_number_of_objects(name, graphs)
         assert torch.equal(found.gt_inds, expected.gt_inds)
         assert torch.equal(found.labels, expected.labels)
     assert 1 <= graphs.frame_count <= 3  # scores of 8 classes: fewer objects than classes, or more
+
+
+@pytest.mark.parametrize("kind", ["duplicates", "piled"])
+@pytest.mark.parametrize("name", ["ATSSAssigner", "TaskAlignedAssigner", "SimOTAAssigner", "PointAssigner"])
+def test_compiled_ties_are_ordered_as_the_assigner_says(name, kind, graphs, monkeypatch):
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", "1")  # torch's order depends on the shapes
+    for deterministic in (True, False, True):
+        assert same(result(name, kind, deterministic, compile=True), result(name, kind, deterministic))
+    assert graphs.frame_count == 2
 
 
 @pytest.mark.parametrize("name", ["MaxIoUAssigner", "SimOTAAssigner"])

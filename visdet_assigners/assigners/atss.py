@@ -144,8 +144,9 @@ class ATSSAssigner(OverlapMixin, BaseAssigner):
         num_anchors_per_location: int = 1,
         memory_budget: int | None = None,
         compile: bool = False,
+        deterministic: bool | None = None,
     ) -> None:
-        super().__init__(memory_budget, compile)
+        super().__init__(memory_budget, compile, deterministic)
         if topk < 1:
             self.fail(f"topk is {topk}; at least 1 candidate per level is needed")
         if num_anchors_per_location < 1:

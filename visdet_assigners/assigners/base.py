@@ -56,8 +56,11 @@ class BaseAssigner(ABC):
             first call; without one it says so once and goes on uncompiled.  One graph serves any number of ground
             truths, in one block: the budget doesn't bound it.  Without effect where the work is done on the host or
             the result has no fixed size: the Hungarian ones, CenterRegion, MultiInstance.
+        deterministic: whether ties are ordered by index, the same on every device, at every block size and for any
+            number of threads; as the package is set if None, see ``functional.ties``.  Costs a second search for the
+            nearest or cheapest priors; without it ties come out as in mmdet.
 
-    Every assigner takes these two as keywords.
+    Every assigner takes these as keywords.
 
     Raises:
         ValueError: ``memory_budget`` isn't positive.
@@ -66,11 +69,14 @@ class BaseAssigner(ABC):
     told_of_memory = False
     """Whether this assigner has warned that a device ran out of memory."""
 
-    def __init__(self, memory_budget: int | None = None, compile: bool = False) -> None:
+    def __init__(
+        self, memory_budget: int | None = None, compile: bool = False, deterministic: bool | None = None
+    ) -> None:
         if memory_budget is not None and memory_budget < 1:
             self.fail(f"memory_budget is {memory_budget}; give a positive number of bytes")
         self.memory_budget = memory_budget
         self.compile = compile
+        self.deterministic = deterministic
 
     def __new__(cls, *args: Any, **kwargs: Any) -> BaseAssigner:  # noqa: D102
         adopt(cls)

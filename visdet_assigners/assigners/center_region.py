@@ -16,6 +16,7 @@ from visdet_assigners.assigners.memory import within_memory
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, all_negative, to_assign_result
 from visdet_assigners.functional.boxes import border_distance, box_area, box_overlaps
 from visdet_assigners.functional.overlaps import near_blocks
+from visdet_assigners.functional.ties import ties_by_index
 from visdet_assigners.registry import register
 
 
@@ -65,7 +66,8 @@ def center_region(
         gt_index = gt_index if ignored is None else gt_index.masked_fill(ignored, IGNORED)
         return Assignment(gt_index, None, {"shadowed_labels": gt_index.new_zeros(0, 2)})
     cores, regions = scale_boxes(gts, pos_scale), scale_boxes(gts, neg_scale)
-    rank = box_area(gts).sort(descending=True).indices.argsort()  # (M,), the smallest has the highest
+    by_size = box_area(gts).sort(descending=True, stable=ties_by_index()).indices
+    rank = by_size.argsort()  # (M,), the smallest has the highest
     around = torch.cat([torch.minimum(gts, regions)[:, :2], torch.maximum(gts, regions)[:, 2:]], dim=1)
     blocks = near_blocks(priors[:, None], around, 8, reach if min_pos_iof >= 0 else None)
     indices, shadows = [], []
@@ -119,8 +121,9 @@ class CenterRegionAssigner(OverlapMixin, BaseAssigner):
         *,
         memory_budget: int | None = None,
         compile: bool = False,
+        deterministic: bool | None = None,
     ) -> None:
-        super().__init__(memory_budget, compile)
+        super().__init__(memory_budget, compile, deterministic)
         self.pos_scale = pos_scale
         self.neg_scale = neg_scale
         self.min_pos_iof = min_pos_iof

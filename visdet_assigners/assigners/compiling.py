@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from visdet_assigners.functional.ties import order_ties_of_trace, ties_by_index
+
 Result = TypeVar("Result")
 
 
@@ -19,7 +21,12 @@ def compiled(function: Callable[..., Result]) -> Callable[..., Result]:
     Where compiling fails, as without a C++ compiler or Triton, a warning says so once and the function itself is called
     from then on.
     """
-    faster = torch.compile(function, fullgraph=True, dynamic=True)
+
+    def traced(by_index: bool, *args: Any, **kwargs: Any) -> Result:
+        order_ties_of_trace(by_index)
+        return function(*args, **kwargs)
+
+    faster = torch.compile(traced, fullgraph=True, dynamic=True)
     works = True
 
     @functools.wraps(function)
@@ -27,7 +34,7 @@ def compiled(function: Callable[..., Result]) -> Callable[..., Result]:
         nonlocal works
         if works:
             try:
-                return faster(*args, **kwargs)
+                return faster(ties_by_index(), *args, **kwargs)
             except torch._dynamo.exc.BackendCompilerFailed as error:
                 works = False
                 reason = " ".join(str(error).split("\n")[:2])  # the second line where a backend was named in the first

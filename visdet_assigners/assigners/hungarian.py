@@ -73,8 +73,9 @@ class HungarianAssigner(BaseAssigner):
         iou_cost: Any = None,
         memory_budget: int | None = None,
         compile: bool = False,
+        deterministic: bool | None = None,
     ) -> None:
-        super().__init__(memory_budget, compile)
+        super().__init__(memory_budget, compile, deterministic)
         old_form = {"cls_cost": cls_cost, "reg_cost": reg_cost, "iou_cost": iou_cost}
         if match_costs is not None:
             given = [name for name, cost in old_form.items() if cost is not None]

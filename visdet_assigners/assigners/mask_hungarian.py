@@ -50,12 +50,18 @@ class MaskHungarianAssigner(HungarianAssigner):
         *,
         memory_budget: int | None = None,
         compile: bool = False,
+        deterministic: bool | None = None,
     ) -> None:
         self.cls_cost = build(cls_cost or {"type": "ClassificationCost"})
         self.mask_cost = build(mask_cost or {"type": "FocalLossCost", "binary_input": True})
         self.dice_cost = build(dice_cost or {"type": "DiceCost"})
 
-        super().__init__([self.cls_cost, self.mask_cost, self.dice_cost], memory_budget=memory_budget, compile=compile)
+        super().__init__(
+            [self.cls_cost, self.mask_cost, self.dice_cost],
+            memory_budget=memory_budget,
+            compile=compile,
+            deterministic=deterministic,
+        )
 
     def costs_for(self, pred_instances: Any) -> list[Any]:
         """The costs of non-zero weight, without the class cost where the predictions have no scores."""

@@ -266,8 +266,9 @@ class MaxIoUAssigner(OverlapMixin, BaseAssigner):
         ignore_outside_gt: bool = False,
         memory_budget: int | None = None,
         compile: bool = False,
+        deterministic: bool | None = None,
     ) -> None:
-        super().__init__(memory_budget, compile)
+        super().__init__(memory_budget, compile, deterministic)
         self.pos_iou_thr = pos_iou_thr
         self.neg_iou_thr = neg_iou_thr
         self.min_pos_iou = min_pos_iou

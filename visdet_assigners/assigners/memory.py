@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from visdet_assigners.functional.blocks import limit_memory, memory_budget
+from visdet_assigners.functional.ties import order_ties
 
 SMALLEST = 2**20
 """Bytes below which smaller blocks free nothing that matters."""
@@ -20,7 +21,8 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def within_memory(assign: Method) -> Method:
-    """Decorate a method of an assigner: its blocks keep to the assigner's budget, and it survives a full device.
+    """Decorate a method of an assigner: its blocks keep to the assigner's budget, ties are ordered as it says, and it
+    survives a full device.
 
     On ``torch.cuda.OutOfMemoryError``, and on no other error, it is tried again with half the budget, and when blocks
     of a megabyte don't fit either, on the CPU.  The first time that an assigner had to, it warns.
@@ -31,7 +33,7 @@ def within_memory(assign: Method) -> Method:
         budget = first = self.memory_budget or memory_budget()
         while budget >= min(SMALLEST, first):
             try:
-                with limit_memory(budget):
+                with limit_memory(budget), order_ties(self.deterministic):
                     result = assign(self, *args, **kwargs)
             except torch.cuda.OutOfMemoryError:
                 pass  # tried again outside, where the error no longer holds what its frames hold
@@ -42,7 +44,7 @@ def within_memory(assign: Method) -> Method:
             budget //= 2
         _warn_once(self, "it worked on the CPU")
         device = next(_tensors([args, kwargs])).device
-        with limit_memory(first):
+        with limit_memory(first), order_ties(self.deterministic):
             return moved(assign(self, *moved(args, "cpu"), **moved(kwargs, "cpu")), device)
 
     return method  # type: ignore[return-value]

@@ -17,6 +17,7 @@ from visdet_assigners.assigners.max_iou import MaxIoUAssigner, Threshold, thresh
 from visdet_assigners.assigners.memory import within_memory
 from visdet_assigners.assignment import AssignResult
 from visdet_assigners.functional.blocks import split
+from visdet_assigners.functional.ties import ties_by_index
 from visdet_assigners.registry import register
 
 IGNORE_LABEL = -1
@@ -43,8 +44,8 @@ def multi_instance(
         ignored (between the thresholds class + 1, as in mmdet).
     """
     is_ignore_box = labels == IGNORE_LABEL
-    by_iou = (iou * ~is_ignore_box).sort(descending=True, dim=1)
-    by_iof = (iof * is_ignore_box).sort(descending=True, dim=1)
+    by_iou = (iou * ~is_ignore_box).sort(descending=True, dim=1, stable=ties_by_index())
+    by_iof = (iof * is_ignore_box).sort(descending=True, dim=1, stable=ties_by_index())
     overlap, index = by_iou.values[:, :num_instance], by_iou.indices[:, :num_instance]
     ignore_overlap, ignore_index = by_iof.values[:, :num_instance], by_iof.indices[:, :num_instance]
     to_ignore = (overlap < pos_iou_thr) & (ignore_overlap > overlap)
@@ -99,6 +100,7 @@ class MultiInstanceAssigner(MaxIoUAssigner):
         perm_repeat_gt_cfg: Mapping[str, float] | None = None,
         memory_budget: int | None = None,
         compile: bool = False,
+        deterministic: bool | None = None,
     ) -> None:
         super().__init__(
             pos_iou_thr,
@@ -113,6 +115,7 @@ class MultiInstanceAssigner(MaxIoUAssigner):
             perm_repeat_gt_cfg,
             memory_budget=memory_budget,
             compile=compile,
+            deterministic=deterministic,
         )
         if num_instance < 1:
             self.fail(f"num_instance is {num_instance}; at least 1 is needed")

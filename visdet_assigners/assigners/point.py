@@ -17,7 +17,7 @@ from visdet_assigners.assignment import NEGATIVE, Assignment, AssignResult, all_
 from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.boxes import box_area, box_center
 from visdet_assigners.functional.resolve import best_claim
-from visdet_assigners.functional.select import largest_of_each
+from visdet_assigners.functional.select import largest_of_each, top
 from visdet_assigners.registry import register
 
 MANY = 1024
@@ -93,7 +93,7 @@ def nearest_points(
         else:
             distance = scaled_distance(points, center[block, None], side[block, None])  # (m, n)
             distance = distance if far is None else distance.masked_fill(far[block], float("inf"))
-            distance, nearest = distance.topk(count, dim=1, largest=False)
+            distance, nearest = top(distance, count, dim=1, largest=False)
         prior.append(nearest.flatten())
         distances.append(distance.flatten())
         gt.append(every[block].repeat_interleave(count))
@@ -134,8 +134,9 @@ class PointAssigner(BaseAssigner):
         *,
         memory_budget: int | None = None,
         compile: bool = False,
+        deterministic: bool | None = None,
     ) -> None:
-        super().__init__(memory_budget, compile)
+        super().__init__(memory_budget, compile, deterministic)
         if pos_num < 1:
             self.fail(f"pos_num is {pos_num}; at least 1 is needed")
         self.scale = scale

@@ -152,8 +152,9 @@ class RegionAssigner(BaseAssigner):
         *,
         memory_budget: int | None = None,
         compile: bool = False,
+        deterministic: bool | None = None,
     ) -> None:
-        super().__init__(memory_budget, compile)
+        super().__init__(memory_budget, compile, deterministic)
         self.center_ratio = center_ratio
         self.ignore_ratio = ignore_ratio
 

@@ -115,8 +115,9 @@ class ScaleRangeAssigner(BaseAssigner):
         *,
         memory_budget: int | None = None,
         compile: bool = False,
+        deterministic: bool | None = None,
     ) -> None:
-        super().__init__(memory_budget, compile)
+        super().__init__(memory_budget, compile, deterministic)
         if center_sampling and len(strides) != len(regress_ranges):
             self.fail(
                 f"there are {len(strides)} strides and {len(regress_ranges)} regress_ranges; give one of each a level"

@@ -165,8 +165,9 @@ class SimOTAAssigner(OverlapMixin, BaseAssigner):
         *,
         memory_budget: int | None = None,
         compile: bool = False,
+        deterministic: bool | None = None,
     ) -> None:
-        super().__init__(memory_budget, compile)
+        super().__init__(memory_budget, compile, deterministic)
         if candidate_topk < 1:
             self.fail(f"candidate_topk is {candidate_topk}; at least 1 is needed")
         self.center_radius = center_radius

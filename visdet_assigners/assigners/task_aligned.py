@@ -19,7 +19,7 @@ from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.boxes import border_distance, box_center, box_iou
 from visdet_assigners.functional.overlaps import Overlaps, overlap_table, overlapping_pairs
 from visdet_assigners.functional.resolve import keep_best
-from visdet_assigners.functional.select import largest_of_each
+from visdet_assigners.functional.select import largest_of_each, top
 from visdet_assigners.functional.tensors import evenly
 from visdet_assigners.registry import register
 
@@ -107,8 +107,8 @@ def task_aligned(
         alignment = align(scores[labels[block]], iou)
         if inside_first:
             alignment = alignment * (border_distance(x[:, None], y[:, None], gts[block]) > INSIDE).T
-        best = alignment.topk(topk, dim=1)
-        return best.indices, best.values, iou.gather(1, best.indices)
+        best, prior = top(alignment, topk, dim=1, largest=True)
+        return prior, best, iou.gather(1, prior)
 
     def best_of_overlapping(block: slice) -> tuple[Tensor, Tensor, Tensor]:
         gt, prior, iou = overlapping_pairs(overlap_table(boxes[:, None], gts[block], overlaps, reach))  # (P,) each
@@ -181,8 +181,9 @@ class TaskAlignedAssigner(OverlapMixin, BaseAssigner):
         *,
         memory_budget: int | None = None,
         compile: bool = False,
+        deterministic: bool | None = None,
     ) -> None:
-        super().__init__(memory_budget, compile)
+        super().__init__(memory_budget, compile, deterministic)
         if topk < 1:
             self.fail(f"topk is {topk}; at least 1 candidate is needed")
         if candidate_order not in get_args(CandidateOrder):

@@ -67,8 +67,9 @@ class TopkHungarianAssigner(OverlapMixin, BaseAssigner):
         iou_cost: Any = None,
         memory_budget: int | None = None,
         compile: bool = False,
+        deterministic: bool | None = None,
     ) -> None:
-        super().__init__(memory_budget, compile)
+        super().__init__(memory_budget, compile, deterministic)
         if topk < 1:
             self.fail(f"topk is {topk}; at least 1 is needed")
         self.topk = topk

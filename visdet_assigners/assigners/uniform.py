@@ -17,6 +17,7 @@ from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignRes
 from visdet_assigners.functional.blocks import split
 from visdet_assigners.functional.boxes import box_iou, xyxy_to_cxcywh
 from visdet_assigners.functional.overlaps import Overlaps, best_ground_truths, overlap_table, overlaps_of_pairs
+from visdet_assigners.functional.select import top
 from visdet_assigners.registry import register
 
 
@@ -24,8 +25,7 @@ def nearest_boxes(boxes: Tensor, gts: Tensor, count: int) -> Tensor:
     """The boxes nearest to each ground truth by the L1 distance of centre and size: (M, count) rows of ``boxes``."""
     own, theirs = xyxy_to_cxcywh(boxes), xyxy_to_cxcywh(gts)
     blocks = split(len(gts), 2 * boxes.element_size() * len(boxes), boxes.device)
-    nearest = [torch.cdist(theirs[block], own, p=1).topk(count, dim=1, largest=False) for block in blocks]
-    return torch.cat([each.indices for each in nearest])
+    return torch.cat([top(torch.cdist(theirs[block], own, p=1), count, dim=1, largest=False)[1] for block in blocks])
 
 
 def uniform(
@@ -108,8 +108,9 @@ class UniformAssigner(OverlapMixin, BaseAssigner):
         *,
         memory_budget: int | None = None,
         compile: bool = False,
+        deterministic: bool | None = None,
     ) -> None:
-        super().__init__(memory_budget, compile)
+        super().__init__(memory_budget, compile, deterministic)
         if match_times < 1:
             self.fail(f"match_times is {match_times}; at least 1 is needed")
         self.pos_ignore_thr = pos_ignore_thr

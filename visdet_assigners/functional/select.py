@@ -7,6 +7,44 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from visdet_assigners.functional.ties import ties_by_index
+
+
+def top(values: Tensor, count: int, dim: int, largest: bool) -> tuple[Tensor, Tensor]:
+    """The smallest or largest entries along a dimension, best first.
+
+    Args:
+        values: not NaN.
+        count: how many, at most the size of the dimension.
+        dim: the dimension.
+        largest: whether the largest are wanted, else the smallest.
+
+    Returns:
+        The entries, and their int64 indices along ``dim``.  Of equal entries as ``torch.topk`` chooses, which depends
+        on sizes and device; where `ties_by_index`, the first, and those in order.
+
+    The latter takes two such choices: the first tells the worst value that is taken, the second the first entries of
+    that value.
+
+    Example:
+        >>> from visdet_assigners.functional.ties import order_ties
+        >>> with order_ties(by_index=True):
+        ...     top(torch.tensor([3., 1., 3., 1., 3.]), 4, dim=0, largest=False)[1]
+        tensor([1, 3, 0, 2])
+    """
+    found = values.topk(count, dim=dim, largest=largest)
+    if count == 0 or not ties_by_index():
+        return found.values, found.indices
+    size, last = values.shape[dim], found.values.narrow(dim, count - 1, 1)
+    worse = values < last if largest else values > last
+    place = torch.arange(size, dtype=torch.int32, device=values.device)
+    place = place.view([size if axis == dim % values.ndim else 1 for axis in range(values.ndim)])
+    # Numbered without ties: those better than the last, then its equals, then the rest.
+    number = place + size * ((values == last) + 2 * worse.int())
+    index = number.topk(count, dim=dim, largest=False).indices
+    chosen, order = values.gather(dim, index).sort(dim=dim, descending=largest, stable=True)
+    return chosen, index.gather(dim, order)
+
 
 def nearest_per_level(distance: Tensor, level_sizes: Sequence[int], topk: int) -> Tensor:
     """Indices of the ``topk`` smallest distances in each level, for each ground truth.
@@ -17,13 +55,13 @@ def nearest_per_level(distance: Tensor, level_sizes: Sequence[int], topk: int) -
         topk: candidates per level and ground truth; a level with fewer priors gives all it has.
 
     Returns:
-        (M, K) int64, columns of ``distance``; K is the sum over the levels of min(topk, size).  Equal distances are
-        ordered as ``torch.topk`` orders them, which depends on the level's size and on the device.
+        (M, K) int64, columns of ``distance``; K is the sum over the levels of min(topk, size).  Equal distances as
+        `top` orders them.
     """
     chosen, start = [], 0
     for size in level_sizes:
         level = distance[:, start : start + size]
-        chosen.append(level.topk(min(topk, size), dim=1, largest=False).indices + start)
+        chosen.append(top(level, min(topk, size), dim=1, largest=False)[1] + start)
         start += size
     return torch.cat(chosen, dim=1)
 
@@ -39,7 +77,7 @@ def largest_of_each(values: Tensor, owners: Tensor, num_owners: int, count: int)
 
     Returns:
         (M, count) int64, rows of ``values``, largest first; P where an owner has no more.  Of equal values the
-        first is chosen where one is asked for, else as ``torch.topk`` chooses.
+        first is chosen where one is asked for, else as `top` chooses.
     """
     order = owners.argsort(stable=True)
     sizes = owners.bincount(minlength=num_owners)
@@ -47,7 +85,7 @@ def largest_of_each(values: Tensor, owners: Tensor, num_owners: int, count: int)
     width = max(int(sizes.max()), 64 * count)  # from there on torch.topk of one keeps the first of equals
     place = torch.arange(len(owners)) - starts[owners[order]]
     rows = values.new_full((num_owners, width), float("-inf")).index_put((owners[order], place), values[order])
-    column = rows.topk(count, dim=1).indices  # (M, count)
+    column = top(rows, count, dim=1, largest=True)[1]  # (M, count)
     found = torch.where(column < sizes[:, None], starts[:, None] + column, len(values))
     return torch.cat([order, order.new_tensor([len(values)])])[found]
 
@@ -75,12 +113,12 @@ def cheapest(cost: Tensor, counts: Tensor | Sequence[int], limit: int) -> Tensor
         limit: the largest that a count may be.
 
     Returns:
-        (N, M) bool.  Equal costs are chosen among as ``torch.topk`` chooses: for one column and its own count, where
-        the counts are a list; else for ``limit`` of them.
+        (N, M) bool.  Equal costs are chosen among as `top` chooses: for one column and its own count, where the counts
+        are a list; else for ``limit`` of them.
     """
     chosen = torch.zeros_like(cost, dtype=torch.bool)
     if isinstance(counts, Tensor):
-        rows = cost.topk(min(limit, len(cost)), dim=0, largest=False).indices  # (limit, M)
+        rows = top(cost, min(limit, len(cost)), dim=0, largest=False)[1]  # (limit, M)
         return chosen.scatter_(0, rows, torch.arange(len(rows), device=cost.device)[:, None] < counts)
     # Ground truths of the same count are served by one topk.
     columns_of: dict[int, list[int]] = {}
@@ -89,6 +127,6 @@ def cheapest(cost: Tensor, counts: Tensor | Sequence[int], limit: int) -> Tensor
     for count, columns in columns_of.items():
         if count:
             index = torch.tensor(columns, device=cost.device)
-            rows = cost[:, index].topk(count, dim=0, largest=False).indices  # (count, columns)
+            rows = top(cost[:, index], count, dim=0, largest=False)[1]  # (count, columns)
             chosen[rows, index] = True
     return chosen
