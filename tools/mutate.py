@@ -354,6 +354,7 @@ def parse_args(argv: Sequence[str] | None):
     parser = cli.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("files", nargs="+", help="sources to change, files or folders")
     parser.add_argument("--tests", nargs="+", default=["tests"], help="what pytest is to run")
+    parser.add_argument("-k", default="", help="choose among the tests, as pytest's option does")
     parser.add_argument("--sample", type=int, help="change this many places, drawn at random, instead of all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=20, help="of tests for each mutant, at most")
@@ -416,7 +417,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.sample is not None:
             mutants = random.Random(args.seed).sample(mutants, min(args.sample, len(mutants)))
         plugin = Mutation(sources, mutants, args.seconds, args.reached)
-        status = pytest.main(["-q", "-p", "no:cacheprovider", "-m", "not slow", *args.tests], plugins=[plugin])
+        options = ["-q", "-p", "no:cacheprovider", "-m", "not slow", "-k", args.k]
+        status = pytest.main([*options, *args.tests], plugins=[plugin])
         if len(plugin.verdicts) < len(mutants):
             raise cli.UserError(f"the tests could not be run (pytest says {status!r})")
         result = report(plugin, reasons(args.known, sources))
