@@ -61,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args = parse_args(argv)
         cfg = cli.load_config(args)
         apply_options(cfg, args)
+        cli.use_safe_checkpoints(cfg)
         cli.check_data(cfg, ["train", "val"])
         cli.check_annotation_files(cfg, ["train", "val"], stop=args.bad_annotations == "stop")
         cli.check_assigners(cfg)

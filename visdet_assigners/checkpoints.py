@@ -20,17 +20,22 @@ from typing import IO, Any, ClassVar
 
 import numpy as np
 import torch
+from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
 from mmengine.fileio import register_backend
 from mmengine.fileio.backends import LocalBackend
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
+from visdet_assigners.randomness import LoaderStates, State, random_state, set_random_state
 from visdet_assigners.registry import HOOKS
 
 BACKEND = "visdet_assigners.whole_files"
 PART = ".part"
 """Ends the name of a file that is being written."""
+STATES = "random_states"
+"""Where a checkpoint keeps the random states of each process."""
 
 
 class CheckpointError(Exception):
@@ -87,21 +92,79 @@ register_backend(BACKEND, WholeFilesBackend, force=True)
 class SafeCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook`` that writes whole files on a local disk and removes older ones afterwards.
 
+    It also keeps the random states of each process and of its workers, so that a resumed training goes on with the very
+    losses of an uninterrupted one: after the end of an epoch, or anywhere in a training that counts iterations, with as
+    many processes and workers.  A validation leaves the random states as it found them, for it is not repeated.
+
     Args:
         *args: as in ``CheckpointHook``.
-        **kwargs: likewise; with ``backend_args`` of another storage it is mmengine's hook unchanged.
+        **kwargs: likewise; with ``backend_args`` of another storage, files are written as mmengine does.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if kwargs.get("backend_args") is None and kwargs.get("file_client_args") is None:
             kwargs["backend_args"] = dict(backend=BACKEND)
         super().__init__(*args, **kwargs)
+        self._loader: LoaderStates | None = None
+        self._resumed: Any = None
+        self._gathered: Any = None
+        self._before_val: State | None = None
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Remember the random states."""
+        self._resumed = checkpoint.get(STATES)
+
+    def before_train(self, runner: Any) -> None:
+        """Go on from the random states of the checkpoint that is resumed; remove what a kill left half written."""
+        super().before_train(runner)
+        if self.backend_args == dict(backend=BACKEND) and is_main_process():
+            for part in Path(self.out_dir).glob(f".*.pth{PART}"):
+                part.unlink(missing_ok=True)
+        loader = runner.train_dataloader
+        by_iter = isinstance(runner.train_loop, IterBasedTrainLoop)
+        # Where the sampler can't be told to skip, mmengine loads what was trained on once more, from the seeds on.
+        in_stream = by_iter and hasattr(loader.sampler, "skip")
+        self._loader = LoaderStates(loader, runner.iter if in_stream else 0)
+        if not runner.iter:
+            return
+        found = self._resumed[get_rank()] if self._resumed and len(self._resumed) == get_world_size() else None
+        if found is None or len(found["workers"]) != loader.num_workers:
+            runner.logger.warning("the checkpoint has no random states for this number of processes and workers: the "
+                                  "losses will differ from those of an uninterrupted training")  # fmt: skip
+            return
+        lasting = loader.persistent_workers  # workers that outlive an epoch
+        states = found["workers"] if in_stream or (lasting and not by_iter) else None
+        self._loader.go_on(found["seeds"], states, quietly=by_iter or lasting)
+        set_random_state(found["main"])
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """Take the state of the worker out of the batch."""
+        if self._loader is not None:
+            self._loader.take(data_batch)
+
+    def before_val(self, runner: Any) -> None:
+        """Remember the random state of the training."""
+        self._before_val = random_state()
+
+    def after_val(self, runner: Any) -> None:
+        """Go on with it."""
+        if self._before_val is not None:
+            set_random_state(self._before_val)
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict[str, Any]) -> None:
+        if self._loader is not None:
+            own = dict(main=random_state(), workers=self._loader.states, seeds=self._loader.seeds())
+            self._gathered = all_gather_object(own)
         super()._save_checkpoint_with_step(runner, step, meta)
+        self._gathered = None
         pointer = Path(runner.work_dir, "last_checkpoint")
         if pointer.is_file() and self.backend_args == dict(backend=BACKEND):
             write_whole(pointer, str(self.last_ckpt).encode())
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Add the random states of all processes to what is written."""
+        if self._gathered is not None:
+            checkpoint[STATES] = self._gathered
 
 
 # ---------------------------------------------------------------------------------------------------------- reading

@@ -399,6 +399,13 @@ def checkpoint_to_resume(work_dir: str) -> str | None:
     return None
 
 
+def use_safe_checkpoints(cfg: Config) -> None:
+    """Let our hook write the checkpoints where the config has mmengine's, and stores them in the file system."""
+    hook = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
+    if scope_and_name(hook.get("type"))[1] == "CheckpointHook" and not hook.get("backend_args"):
+        hook["type"] = f"{SCOPE}.SafeCheckpointHook"
+
+
 def check_data(cfg: Config, phases: Sequence[str]) -> None:
     """Look for the data that the phases read: roots, annotation files and image folders.
 
