@@ -1,4 +1,4 @@
-# Boxes are regressed from the point: its distances to the four borders, in strides.
+# Boxes are regressed from the point: the logarithms of its distances to the four borders.
 _base_ = "./atss_r18-w16_fpn_lite_800it_shapes-128x128.py"
 
-model = dict(bbox_head=dict(bbox_coder=dict(_delete_=True, type="TBLRBBoxCoder", normalizer=0.25)))
+model = dict(bbox_head=dict(bbox_coder=dict(_delete_=True, type="visdet_assigners.PointBBoxCoder")))

@@ -108,7 +108,7 @@ def test_retinanets_own_head_says_what_to_take():
     "coder",
     [
         dict(type="DeltaXYWHBBoxCoder", target_means=[0.0] * 4, target_stds=[0.1, 0.1, 0.2, 0.2]),
-        dict(type="TBLRBBoxCoder", normalizer=1 / 8),
+        dict(type="visdet_assigners.PointBBoxCoder"),
     ],
     ids=["box", "point"],
 )

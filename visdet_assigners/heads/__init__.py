@@ -6,6 +6,7 @@
 from visdet_assigners.heads.any_assigner_retina import AnyAssignerRetinaHead
 from visdet_assigners.heads.assigned_fcos import AssignedFCOSHead
 from visdet_assigners.heads.batched_detr import BatchedDeformableDETRHead, BatchedDETRHead, BatchedDINOHead
+from visdet_assigners.heads.point_coder import PointBBoxCoder
 from visdet_assigners.heads.static_retina import StaticRetinaHead
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "BatchedDETRHead",
     "BatchedDINOHead",
     "BatchedDeformableDETRHead",
+    "PointBBoxCoder",
     "StaticRetinaHead",
 ]
