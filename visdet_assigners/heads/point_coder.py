@@ -22,6 +22,8 @@ class PointBBoxCoder(TBLRBBoxCoder):
     has no lower bound any more: some trainings run away to minus infinity.  Exponentials are distances, whatever the
     head predicts.
 
+    A config that names it needs ``custom_imports = dict(imports=["visdet_assigners.heads"])``.
+
     Args:
         normalizer: distance for a prediction of 0, in sides of the anchor; 0.5 gives the anchor itself.
         clip_border: whether boxes are clipped at the border of the image, where ``max_shape`` is given.
