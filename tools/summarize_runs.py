@@ -69,6 +69,21 @@ def draw_curves(runs: Mapping[str, Sequence[Curve]], metric: str, scale: float, 
     plt.close(figure)
 
 
+def draw_last(runs: Mapping[str, Sequence[Curve]], metric: str, scale: float, path: str) -> None:
+    """Draw the last evaluation of each seed as a dot, and their mean as a bar, the first run on top."""
+    figure, axes = plt.subplots(figsize=(7, 0.8 + 0.3 * len(runs)), layout="constrained")
+    for row, curves in enumerate(runs.values()):
+        values = [scale * curve[max(curve)] for curve in curves]
+        axes.scatter(values, [row] * len(values), s=18, alpha=0.6, color="tab:blue", linewidths=0)
+        axes.scatter(np.mean(values), row, s=200, marker="|", color="black")
+        axes.annotate(f"{np.mean(values):.1f}", (np.mean(values), row), (0, 6), textcoords="offset points", fontsize=8)
+    axes.set_yticks(range(len(runs)), list(runs))
+    axes.set(xlabel=metric.replace("coco/bbox_mAP", "AP"), ylim=(len(runs) - 0.5, -0.7))
+    axes.grid(axis="x", alpha=0.3)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
 def parse_args(argv: Sequence[str] | None):
     """Read the command line."""
     parser = cli.ArgumentParser(description=__doc__.split("\n\n")[0])
@@ -79,6 +94,7 @@ def parse_args(argv: Sequence[str] | None):
     parser.add_argument("--metric", default="coco/bbox_mAP", help="what to compare (default: %(default)s)")
     parser.add_argument("--scale", type=float, default=100, help="factor of the values (default: %(default)s)")
     parser.add_argument("--out", metavar="FILE.png", help="draw the curves into this file")
+    parser.add_argument("--last", metavar="FILE.png", help="draw the last evaluation of each seed into this file")
     return parser.parse_args(argv)
 
 
@@ -92,9 +108,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                 raise cli.UserError(f"--run {name} names no work folder; write --run NAME DIR DIR ...")
             runs[name] = [read_curve(folder, args.metric) for folder in folders]
         print(make_table(runs, args.scale))
-        if args.out:
-            draw_curves(runs, args.metric, args.scale, args.out)
-            print(args.out)
+        for draw, path in ((draw_curves, args.out), (draw_last, args.last)):
+            if path:
+                draw(runs, args.metric, args.scale, path)
+                print(path)
 
 
 if __name__ == "__main__":

@@ -25,9 +25,10 @@ def test_table_and_curves(tmp_path, capsys):
     write_log(tmp_path / "a0", [(10, 0.1), (20, 0.2)], stamp="20260102_000000")  # the newest counts
     write_log(tmp_path / "a1", [(10, 0.3), (20, 0.5)])
     write_log(tmp_path / "b0", [(20, 0.25)])
-    picture = tmp_path / "curves.png"
+    pictures = [tmp_path / "curves.png", tmp_path / "last.png"]
     a, b = (str(tmp_path / name) for name in ("a0", "a1"))
-    summarize_runs.main(["--run", "A", a, b, "--run", "B", str(tmp_path / "b0"), "--out", str(picture)])
+    options = ["--out", str(pictures[0]), "--last", str(pictures[1])]
+    summarize_runs.main(["--run", "A", a, b, "--run", "B", str(tmp_path / "b0"), *options])
     lines = capsys.readouterr().out.splitlines()
     assert lines[:4] == [
         "| | 10 | 20 |",
@@ -35,7 +36,7 @@ def test_table_and_curves(tmp_path, capsys):
         "| A | 20.0 (10.0 / 30.0) | 35.0 (20.0 / 50.0) |",
         "| B |  | 25.0 |",
     ]
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
 
 
 @pytest.mark.parametrize(
