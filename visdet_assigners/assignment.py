@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from visdet_assigners.functional.tensors import padded
+
 NEGATIVE = -1
 IGNORED = -2
+# Counted from 1, as mmdet does, these are 0 and -1.
 
 
 @dataclass(frozen=True)
@@ -177,14 +180,30 @@ def to_assign_result(assignment: Assignment, gt_labels: Tensor) -> AssignResult:
         AssignResult with ``labels`` -1 exactly where nothing is matched; ``max_overlaps`` is the quality, and the
         extras become extra properties.
     """
-    gt_index = assignment.gt_index
-    matched = gt_index >= 0
-    gt_inds = torch.where(gt_index == IGNORED, -1, gt_index + 1)
-    if len(gt_labels):
-        labels = torch.where(matched, gt_labels[gt_index.clamp(min=0)].long(), -1)
-    else:
-        labels = torch.full_like(gt_index, -1)
+    gt_inds, labels = in_mmdets_form(assignment.gt_index, gt_labels)
     result = AssignResult(len(gt_labels), gt_inds, assignment.quality, labels)
     for name, value in assignment.extras.items():
         result.set_extra_property(name, value)
     return result
+
+
+def to_assign_results(gt_index: Tensor, quality: Tensor | None, gt_labels: Sequence[Tensor]) -> list[AssignResult]:
+    """Turn the assignments of B images with N priors each into mmdet's form.
+
+    Args:
+        gt_index: (B, N) int64, as in ``Assignment``.
+        quality: (B, N), or None.
+        gt_labels: (M_i,) of each image; M_i may be 0.
+    """
+    inds, labels = in_mmdets_form(gt_index, padded(gt_labels)[0] if len(gt_labels) > 1 else gt_labels[0][None])
+    qualities = [None] * len(inds) if quality is None else quality
+    return [AssignResult(len(own), *parts) for own, *parts in zip(gt_labels, inds, qualities, labels, strict=True)]
+
+
+def in_mmdets_form(gt_index: Tensor, gt_labels: Tensor) -> tuple[Tensor, Tensor]:
+    """``gt_inds`` (..., N) and ``labels`` (..., N) from ``gt_index`` (..., N) and the classes (..., M); M may be 0."""
+    gt_inds = gt_index + 1
+    if not gt_labels.shape[-1]:
+        return gt_inds, torch.full_like(gt_index, -1)
+    labels = gt_labels.long().gather(-1, gt_index.clamp(min=0))
+    return gt_inds, labels.masked_fill_(gt_index < 0, -1)

@@ -7,7 +7,7 @@ mmdet 3's class of the same name.  Half precision is computed in float32.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -19,6 +19,11 @@ from visdet_assigners.registry import register
 
 class BaseMatchCost(ABC):
     """A weighted cost of matching N predictions with M ground truths.
+
+    A class may say in a property ``fields`` that it takes batches: which one field it reads of predictions and which of
+    ground truths.  When these have B images in front and ``img_shape`` is a tensor (B, 2), it gives (B, N, M), to each
+    image the costs that it has by itself to the last bit.  Subclasses, which may compute something else, don't inherit
+    that: see ``batch_fields``.
 
     Args:
         weight: factor of the cost.
@@ -57,7 +62,7 @@ class BaseMatchCost(ABC):
         return as_float32(as_tensor(value))
 
     def read_classes(self, pred_instances: Any, gt_instances: Any) -> tuple[Tensor, Tensor]:
-        """Scores (N, C) and labels (M,), the labels checked on CPU."""
+        """Scores (..., N, C) and labels (..., M), the labels checked on CPU."""
         scores = self.read(pred_instances, "pred_instances", "scores")
         labels = self.read(gt_instances, "gt_instances", "labels")
         fault = label_fault(labels, scores.shape[-1])
@@ -66,9 +71,26 @@ class BaseMatchCost(ABC):
         return scores, labels
 
 
+def batch_fields(match_costs: Sequence[Any]) -> tuple[list[str], list[str]] | None:
+    """The fields that costs read of predictions and of ground truths if all of them take batches, else None."""
+    of_pred, of_gt = [], []
+    for match_cost in match_costs:
+        fields = match_cost.fields if "fields" in vars(type(match_cost)) else None
+        if fields is None:
+            return None
+        of_pred.append(fields[0])
+        of_gt.append(fields[1])
+    return list(dict.fromkeys(of_pred)), list(dict.fromkeys(of_gt))
+
+
 @register
 class ClassificationCost(BaseMatchCost):
     """Negative softmax probability of the right class (DETR).  Reads ``scores`` (N, C) logits and ``labels`` (M,)."""
+
+    @property
+    def fields(self) -> tuple[str, str]:
+        """Scores and labels."""
+        return "scores", "labels"
 
     def cost(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
         """Unweighted cost, (N, M)."""
@@ -103,6 +125,11 @@ class FocalLossCost(BaseMatchCost):
         self.gamma = gamma
         self.eps = eps
         self.binary_input = binary_input
+
+    @property
+    def fields(self) -> tuple[str, str] | None:
+        """Scores and labels; of masks, none."""
+        return None if self.binary_input else ("scores", "labels")
 
     def cost(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
         """Unweighted cost, (N, M)."""
@@ -146,14 +173,19 @@ class BBoxL1Cost(BaseMatchCost):
             raise ValueError(f"BBoxL1Cost: box_format is {box_format!r}; choose 'xyxy' or 'xywh'")
         self.box_format = box_format
 
+    @property
+    def fields(self) -> tuple[str, str]:
+        """Boxes of both."""
+        return "bboxes", "bboxes"
+
     def cost(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
         """Unweighted cost, (N, M)."""
         if img_meta is None or "img_shape" not in img_meta:
             raise ValueError("BBoxL1Cost: img_meta with 'img_shape' (height, width) is needed to normalise the boxes")
-        height, width = img_meta["img_shape"][:2]
+        size = img_meta["img_shape"]
         boxes = self.read(pred_instances, "pred_instances", "bboxes")
         gts = self.read(gt_instances, "gt_instances", "bboxes")
-        return costs.box_l1_cost(boxes, gts, (height, width), self.box_format)
+        return costs.box_l1_cost(boxes, gts, size if isinstance(size, Tensor) else size[:2], self.box_format)
 
 
 @register
@@ -170,6 +202,11 @@ class IoUCost(BaseMatchCost):
         if iou_mode not in ("giou", "iou", "iof"):
             raise ValueError(f"IoUCost: iou_mode is {iou_mode!r}; choose 'giou', 'iou' or 'iof'")
         self.iou_mode = iou_mode
+
+    @property
+    def fields(self) -> tuple[str, str]:
+        """Boxes of both."""
+        return "bboxes", "bboxes"
 
     def cost(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
         """Unweighted cost, (N, M)."""

@@ -6,8 +6,12 @@ import pytest
 import torch
 from mmengine.structures import InstanceData
 
-from visdet_assigners import HungarianAssigner, MaskHungarianAssigner
+from assigners.cases import DINO
+from scenes import Objects, draw_boxes, logits, proposals
+from visdet_assigners import HungarianAssigner, MaskHungarianAssigner, TopkHungarianAssigner
 from visdet_assigners.assigners.hungarian import hungarian
+from visdet_assigners.functional.blocks import limit_memory
+from visdet_assigners.testing.measure import OperatorCounter
 
 META = dict(img_shape=(100, 200), img_path="street.jpg")
 BOXES = torch.tensor([[0.0, 0.0, 40.0, 40.0], [50.0, 50.0, 90.0, 90.0], [100.0, 10.0, 150.0, 60.0]])
@@ -193,3 +197,83 @@ def test_masks_that_are_not_finite_are_named():
     pred = InstanceData(masks=torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(0)))
     with pytest.raises(ValueError, match=r"MaskHungarianAssigner: FocalLossCost\[0, 1\] is nan.*street.jpg"):
         MaskHungarianAssigner().assign(pred, gt, META)
+
+
+# ------------------------------------------------------------------------------------------------------ many at once
+
+
+def image(count, seed, num_preds=60, size=(240, 320)):
+    """Predictions, ground truths and meta data; 60 x 7 scores don't fill the registers of a CPU."""
+    objects = Objects("batch", draw_boxes(2 * count + 10, size, "mixed", seed)[:count], torch.arange(count) % 7,
+                      torch.zeros(0, 4), size, 7)  # fmt: skip
+    pred = InstanceData(bboxes=proposals(objects, num_preds, seed=seed), scores=logits(num_preds, objects, seed + 1))
+    return pred, objects.instances, dict(img_shape=size)
+
+
+IMAGES = [image(4, 1), image(0, 2), image(25, 3, size=(200, 500)), image(9, 4, num_preds=33), image(11, 5)]
+TERMS = {
+    "dino": DINO,
+    "detr": [dict(type="ClassificationCost"), dict(type="BBoxL1Cost", weight=5.0), dict(type="IoUCost")],
+    "other-exponent": [dict(type="FocalLossCost", gamma=1.5), dict(type="IoUCost", iou_mode="iou")],
+}
+
+
+@pytest.mark.parametrize("terms", TERMS)
+@pytest.mark.parametrize("budget", [1, 150_000, 2**28])
+def test_costs_of_many_images_are_those_of_each_to_the_last_bit(terms, budget, monkeypatch):
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", "1")
+    assigner = HungarianAssigner(TERMS[terms])
+    with limit_memory(budget):
+        batches = assigner.total_costs(IMAGES, [gt.labels for _, gt, _ in IMAGES])
+    together = {1: [1, 1, 1, 1, 1], 150_000: [2, 1, 1, 1], 2**28: [3, 1, 1]}[budget]
+    assert sorted((len(numbers) for numbers, _ in batches), reverse=True) == together
+    assert sorted(number for numbers, _ in batches for number in numbers) == [0, 1, 2, 3, 4]
+    for numbers, costs in batches:
+        for number, cost in zip(numbers, costs, strict=True):
+            expected = assigner.total_cost(*IMAGES[number])
+            assert torch.equal(cost[:, : expected.shape[1]], expected)
+            assert (cost[:, expected.shape[1] :] == 0).all()
+
+
+def test_masks_and_five_costs_are_worked_out_image_by_image(monkeypatch):
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", "1")
+    images = [IMAGES[0], IMAGES[4]]
+    labels = [gt.labels for _, gt, _ in images]
+
+    class HalfIoUCost(type(HungarianAssigner(dict(type="IoUCost")).match_costs[0])):
+        """Might read anything."""
+
+    for terms in ([*DINO, *TERMS["detr"][:2]], [HalfIoUCost()]):
+        assert len(HungarianAssigner(terms).total_costs(images, labels)) == 2
+    assert len(HungarianAssigner(DINO).total_costs(images, labels)) == 1
+
+
+@pytest.mark.parametrize("make", [lambda: HungarianAssigner(DINO), lambda: TopkHungarianAssigner(2)])
+def test_many_images_wait_once_for_a_device(make, monkeypatch):
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", "1")
+    preds, gts, metas = map(list, zip(*IMAGES))
+    with OperatorCounter() as counter:
+        make().assign_batch(preds, gts, None, metas)
+    assert counter.waits.total() == 1
+
+
+def test_operators_of_a_batch_do_not_grow_with_its_images(monkeypatch):
+    """But for the sigmoid, which on a CPU is taken of each image by itself."""
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", "1")
+    totals = []
+    for count in (2, 12):
+        preds, gts, metas = map(list, zip(*(image(5, seed) for seed in range(count))))
+        with OperatorCounter() as counter:
+            HungarianAssigner(DINO).assign_batch(preds, gts, None, metas)
+        totals.append(counter.total - counter.operators["sigmoid"])
+    assert totals[0] == totals[1]
+
+
+def test_the_image_of_a_batch_whose_costs_are_not_finite_is_named(monkeypatch):
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", "1")
+    preds, gts, metas = map(list, zip(*IMAGES))
+    metas[3] = dict(**metas[3], img_path="road.jpg")
+    preds[3] = preds[3].clone()
+    preds[3].bboxes = preds[3].bboxes.index_fill(0, torch.tensor([7]), float("nan"))
+    with pytest.raises(ValueError, match=r"problem 3 of 5 contain .*\(image road.jpg\)"):
+        HungarianAssigner(DINO).assign_batch(preds, gts, None, metas)

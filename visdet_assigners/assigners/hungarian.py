@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from visdet_assigners.assigners.base import BaseAssigner
+from visdet_assigners.assigners.matching import Image, MatchingAssigner
 from visdet_assigners.assigners.memory import within_memory
-from visdet_assigners.assignment import Assignment, AssignResult, all_negative, to_assign_result
-from visdet_assigners.functional.lsap import InvalidCostError, linear_assignment, linear_assignments
-from visdet_assigners.functional.tensors import as_float32
+from visdet_assigners.assignment import Assignment, AssignResult, to_assign_results
+from visdet_assigners.functional.lsap import InvalidCostError, matched_columns
 from visdet_assigners.registry import build, register
 
 
@@ -32,16 +31,11 @@ def hungarian(cost: Tensor) -> Assignment:
         >>> hungarian(torch.tensor([[4., 1.], [2., 0.], [3., 2.]])).gt_index
         tensor([ 1,  0, -1])
     """
-    return matched(cost, *linear_assignment(cost))
-
-
-def matched(cost: Tensor, rows: Tensor, columns: Tensor) -> Assignment:
-    """The assignment that matches rows (P,) and columns (P,) of ``cost`` (N, M) and leaves the other rows negative."""
-    return Assignment(all_negative(len(cost), cost).index_copy(0, rows, columns))
+    return Assignment(matched_columns([cost[None]], [[cost.shape[1]]])[0][0])
 
 
 @register
-class HungarianAssigner(BaseAssigner):
+class HungarianAssigner(MatchingAssigner):
     """Match predictions one to one by a sum of costs: DETR and its descendants, Sparse R-CNN, mask transformers.
 
     Args:
@@ -93,8 +87,8 @@ class HungarianAssigner(BaseAssigner):
             ]
         self.match_costs = [build(cost) for cost in match_costs]
 
-    def costs_for(self, pred_instances: Any) -> list[Any]:
-        """The costs that count for these predictions; subclasses may leave some out."""
+    def costs_for(self, pred_instances: Any) -> Sequence[Any]:
+        """All of them; subclasses may leave some out."""
         return self.match_costs
 
     @within_memory
@@ -139,32 +133,21 @@ class HungarianAssigner(BaseAssigner):
     ) -> list[AssignResult]:
         """Match B images, or the decoder layers of B images, with one copy to the host and one back.
 
-        The arguments are those of ``BaseAssigner.assign_batch``.
+        On a device the costs of images alike are worked out at once, see ``total_costs``.  The arguments are those of
+        ``BaseAssigner.assign_batch``.
         """
         return self.match(self.images_of(pred_list, gt_list, img_metas))
 
-    def match(self, images: Sequence[tuple[Any, Any, Mapping[str, Any] | None]]) -> list[AssignResult]:
+    def match(self, images: Sequence[Image]) -> list[AssignResult]:
         """Match images, each given as predictions, ground truths and meta data."""
         labels = [self.read(gt, "gt_instances", "labels") for _, gt, _ in images]
-        costs = [self.total_cost(*image) for image in images]
+        batches = self.total_costs(images, labels)
+        counts = [[len(labels[number]) for number in own] for own, _ in batches]
         try:
-            pairs = linear_assignments(costs)
+            decided = matched_columns([cost for _, cost in batches], counts)
         except InvalidCostError as error:
-            self.fail(str(error), images[error.problem][2])
-        return [
-            to_assign_result(matched(cost, *pair), own_labels) for cost, pair, own_labels in zip(costs, pairs, labels)
-        ]
-
-    def total_cost(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
-        """Sum of the costs of one image, (N, M); either may be 0."""
-        labels = self.read(gt_instances, "gt_instances", "labels")
-        num_preds, num_gts = self.count(pred_instances), len(labels)
-        if num_preds == 0 or num_gts == 0:
-            return labels.new_zeros(num_preds, num_gts, dtype=torch.float32)
-        terms = []
-        for match_cost in self.costs_for(pred_instances):
-            cost = match_cost(pred_instances=pred_instances, gt_instances=gt_instances, img_meta=img_meta)
-            self.check_finite(cost, type(match_cost).__name__, img_meta)
-            terms.append(as_float32(cost))
-        # Stacked, not added in turn: from five costs on the two differ in the last bit.
-        return torch.stack(terms).sum(dim=0)
+            self.fail_for(error, [number for own, _ in batches for number in own], images)
+        results: dict[int, AssignResult] = {}
+        for (own, _), gt_index in zip(batches, decided):
+            results.update(zip(own, to_assign_results(gt_index, None, [labels[number] for number in own])))
+        return [results[number] for number in range(len(images))]

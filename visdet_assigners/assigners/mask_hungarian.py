@@ -6,7 +6,7 @@ arXiv:2106.14855, which matches without classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -63,7 +63,7 @@ class MaskHungarianAssigner(HungarianAssigner):
             deterministic=deterministic,
         )
 
-    def costs_for(self, pred_instances: Any) -> list[Any]:
+    def costs_for(self, pred_instances: Any) -> Sequence[Any]:
         """The costs of non-zero weight, without the class cost where the predictions have no scores."""
         without_scores = getattr(pred_instances, "scores", None) is None
         costs = [cost for cost in self.match_costs if cost.weight and not (cost is self.cls_cost and without_scores)]

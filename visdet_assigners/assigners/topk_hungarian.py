@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
+from visdet_assigners.assigners.base import OverlapMixin
+from visdet_assigners.assigners.matching import Image, MatchingAssigner
 from visdet_assigners.assigners.memory import within_memory
 from visdet_assigners.assignment import Assignment, AssignResult, all_negative, to_assign_result
-from visdet_assigners.functional.lsap import linear_assignment
-from visdet_assigners.functional.tensors import as_float32
+from visdet_assigners.functional.costs import of_labels
+from visdet_assigners.functional.lsap import InvalidCostError, repeated_assignments
 from visdet_assigners.registry import build, register
 
 
@@ -34,16 +35,11 @@ def topk_hungarian(cost: Tensor, topk: int) -> tuple[Tensor, Tensor]:
         >>> topk_hungarian(torch.tensor([[1., 9.], [9., 1.], [2., 9.], [9., 2.]]), topk=2)
         (tensor([0, 1, 2, 3]), tensor([0, 1, 0, 1]))
     """
-    topk = min(topk, len(cost) // cost.shape[1])
-    if topk == 0:
-        nothing = cost.new_zeros(0, dtype=torch.long)
-        return nothing, nothing
-    rows, columns = linear_assignment(cost.repeat_interleave(topk, dim=1))
-    return rows, columns // topk
+    return repeated_assignments([cost[None]], [[cost.shape[1]]], [min(topk, len(cost) // cost.shape[1])])[0]
 
 
 @register
-class TopkHungarianAssigner(OverlapMixin, BaseAssigner):
+class TopkHungarianAssigner(OverlapMixin, MatchingAssigner):
     """Match each ground truth with several dense queries: the auxiliary loss of DDQ-DETR.
 
     Args:
@@ -78,19 +74,36 @@ class TopkHungarianAssigner(OverlapMixin, BaseAssigner):
         self.reg_cost = build(reg_cost or {"type": "BBoxL1Cost", "weight": 5.0})
         self.iou_cost = build(iou_cost or {"type": "IoUCost", "iou_mode": "giou", "weight": 2.0})
 
+    def costs_for(self, pred_instances: Any) -> Sequence[Any]:
+        """All three."""
+        return self.cls_cost, self.reg_cost, self.iou_cost
+
+    @within_memory
+    @torch.no_grad()
     def assign_batch(
         self,
         pred_list: Sequence[Any],
         gt_list: Sequence[Any],
         ignore_list: Sequence[Any] | None = None,
         img_metas: Sequence[Mapping[str, Any] | None] | None = None,
+        alpha: float = 1,
+        beta: float = 6,
         **shared: Any,
     ) -> list[AssignResult]:
-        """Match B images, given as for other assigners: predictions with ``scores`` and ``bboxes``."""
-        return [
-            self.assign(pred.scores, pred.bboxes, gt.bboxes, gt.labels, img_meta=meta, **shared)
-            for pred, gt, meta in self.images_of(pred_list, gt_list, img_metas)
-        ]
+        """Match B images, given as for other assigners, with one copy to the host and one back.
+
+        On a device the costs of images alike are worked out at once, see ``total_costs``.
+
+        Args:
+            pred_list: predictions with ``scores`` (N, C) and ``bboxes`` (N, 4), as in ``assign``.
+            gt_list: ground truths with ``bboxes`` (M, 4) and ``labels`` (M,).
+            ignore_list: not used: one-to-one matching has no ignore regions.
+            img_metas: of each image, with ``img_shape``.
+            alpha: exponent of the score in the alignment.
+            beta: exponent of the IoU in the alignment.
+            **shared: accepted so that assigners can be exchanged; not used.
+        """
+        return self.match(self.images_of(pred_list, gt_list, img_metas), alpha, beta)
 
     @within_memory
     @torch.no_grad()
@@ -126,27 +139,42 @@ class TopkHungarianAssigner(OverlapMixin, BaseAssigner):
 
         Differs from mmdet: labels are -1 instead of None where there are more ground truths than predictions.
         """
-        fields = SimpleNamespace(
-            pred_scores=pred_scores, decode_bboxes=decode_bboxes, gt_bboxes=gt_bboxes, gt_labels=gt_labels
-        )
-        scores = self.read(fields, "arguments", "pred_scores", columns=1)
-        boxes = self.read(fields, "arguments", "decode_bboxes", columns=4)
-        gts, labels = self.read_ground_truths(SimpleNamespace(bboxes=gt_bboxes, labels=gt_labels))
-        self.check_lengths(pred_scores=scores, decode_bboxes=boxes)
-        self.check_labels(labels, scores.shape[1])
-        unmatched = all_negative(len(scores), scores)
-        if len(gts) == 0:
-            return to_assign_result(Assignment(unmatched), labels)
+        pred = SimpleNamespace(scores=pred_scores, bboxes=decode_bboxes)
+        return self.match([(pred, SimpleNamespace(bboxes=gt_bboxes, labels=gt_labels), img_meta)], alpha, beta)[0]
 
-        pred, gt = SimpleNamespace(scores=scores, bboxes=boxes), SimpleNamespace(labels=labels, bboxes=gts)
-        cost = scores.new_zeros(())
-        for match_cost in (self.cls_cost, self.reg_cost, self.iou_cost):
-            term = match_cost(pred_instances=pred, gt_instances=gt, img_meta=img_meta)
-            self.check_finite(term, type(match_cost).__name__, img_meta)
-            cost = cost + as_float32(term)
-        rows, columns = topk_hungarian(cost, self.topk)
-        iou = self.overlaps(boxes, gts)
-        alignment = scores[:, labels] ** alpha * iou**beta
-        result = to_assign_result(Assignment(unmatched.index_copy(0, rows, columns), iou[rows, columns]), labels)
+    def match(self, images: Sequence[Image], alpha: float, beta: float) -> list[AssignResult]:
+        """Match images, each given as predictions, ground truths and meta data."""
+        read = [self.read_image(*image) for image in images]
+        batches = self.total_costs(read, [gt.labels for _, gt, _ in read])
+        order = [number for own, _ in batches for number in own]
+        counts = [[len(read[number][1].labels) for number in own] for own, _ in batches]
+        topk = [min(self.topk, len(read[n][0].scores) // max(1, len(read[n][1].labels))) for n in order]
+        try:
+            pairs = repeated_assignments([cost for _, cost in batches], counts, topk)
+        except InvalidCostError as error:
+            self.fail_for(error, order, images)
+        results = {number: self.result(*read[number][:2], *pair, alpha, beta) for number, pair in zip(order, pairs)}
+        return [results[number] for number in range(len(images))]
+
+    def read_image(
+        self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None
+    ) -> tuple[SimpleNamespace, SimpleNamespace, Mapping[str, Any] | None]:
+        """Read and check what the costs and the alignment need of an image."""
+        scores = self.read(pred_instances, "pred_instances", "scores", columns=1)
+        boxes = self.read(pred_instances, "pred_instances", "bboxes", columns=4)
+        gts, labels = self.read_ground_truths(gt_instances)
+        self.check_lengths(scores=scores, bboxes=boxes)
+        self.check_labels(labels, scores.shape[1])
+        return SimpleNamespace(scores=scores, bboxes=boxes), SimpleNamespace(labels=labels, bboxes=gts), img_meta
+
+    def result(self, pred: Any, gt: Any, rows: Tensor, columns: Tensor, alpha: float, beta: float) -> AssignResult:
+        """The result of the matched pairs (P,) of an image."""
+        unmatched = all_negative(len(pred.scores), pred.scores)
+        if len(gt.labels) == 0:
+            return to_assign_result(Assignment(unmatched), gt.labels)
+        iou = self.overlaps(pred.bboxes, gt.bboxes)
+        alignment = of_labels(pred.scores, gt.labels) ** alpha * iou**beta
+        gt_index = unmatched.index_copy(0, rows, columns)
+        result = to_assign_result(Assignment(gt_index, iou[rows, columns]), gt.labels)
         result.assign_metrics = alignment[rows, columns]
         return result

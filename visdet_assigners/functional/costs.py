@@ -1,5 +1,8 @@
 """Pairwise matching costs of predictions and ground truths: all (N, M), the lower the better, unweighted.
 
+Where shapes say (..., N, C), further dimensions in front are images, and each has the costs that it has by itself, to
+the last bit.  Products of matrices round by their shapes: the costs of masks take one image.
+
 The costs of DETR (Carion et al., ECCV 2020, arXiv:2005.12872), Deformable DETR (Zhu et al., ICLR 2021,
 arXiv:2010.04159), MaskFormer (Cheng et al., NeurIPS 2021, arXiv:2107.06278) and SimOTA (Ge et al., arXiv:2107.08430).
 The order of operations is that of mmdet 3's match costs, so that sums of them tie and round alike.
@@ -16,23 +19,46 @@ from visdet_assigners.functional.boxes import box_overlaps, xyxy_to_cxcywh
 from visdet_assigners.functional.tensors import evenly
 
 
+def of_labels(values: Tensor, labels: Tensor) -> Tensor:
+    """The columns of the labels' classes: (..., N, C), (..., M) int64 -> (..., N, M)."""
+    if labels.ndim == 1:
+        return values.index_select(1, labels)
+    return values.gather(-1, labels[..., None, :].expand(*values.shape[:-1], labels.shape[-1]))
+
+
 def softmax_cost(logits: Tensor, labels: Tensor) -> Tensor:
-    """Negative softmax probability of the right class: (N, C) logits, (M,) labels -> (N, M)."""
-    return -logits.softmax(-1)[:, labels]
+    """Negative softmax probability of the right class: (..., N, C) logits, (..., M) labels -> (..., N, M)."""
+    return -of_labels(logits.softmax(-1), labels)
 
 
-def focal_terms(logits: Tensor, alpha: float, gamma: float, eps: float) -> tuple[Tensor, Tensor]:
-    """Focal loss of each logit if its target were 1, and if it were 0 (Lin et al., arXiv:1708.02002, eq. 5)."""
-    p = logits.sigmoid()
+def focal_terms(p: Tensor, alpha: float, gamma: float, eps: float) -> tuple[Tensor, Tensor]:
+    """Focal loss of each probability if its target were 1, and if it were 0 (Lin et al., arXiv:1708.02002, eq. 5)."""
     if_negative = -(1 - p + eps).log() * (1 - alpha) * p.pow(gamma)
     if_positive = -(p + eps).log() * alpha * (1 - p).pow(gamma)
     return if_positive, if_negative
 
 
 def focal_cost(logits: Tensor, labels: Tensor, alpha: float = 0.25, gamma: float = 2.0, eps: float = 1e-12) -> Tensor:
-    """Focal loss of the right class less what it costs as background: (N, C) logits, (M,) labels -> (N, M)."""
-    if_positive, if_negative = focal_terms(logits, alpha, gamma, eps)
-    return if_positive[:, labels] - if_negative[:, labels]
+    """Focal loss of the right class less what it costs as background.
+
+    Args:
+        logits: (..., N, C).
+        labels: (..., M) int64, 0 to C - 1.
+        alpha: weight of positive targets.
+        gamma: focusing exponent.
+        eps: inside the logarithms.
+
+    Returns:
+        (..., N, M).
+    """
+    # On a CPU a sigmoid rounds by its place in the tensor (see `evenly`), so each image has its own; and so do powers
+    # but squares, so that others are taken of all classes.
+    apart = logits.ndim > 2 and logits.device.type == "cpu"
+    p = torch.stack([image.sigmoid() for image in logits]) if apart else logits.sigmoid()
+    of_few = gamma == 2 and labels.shape[-1] < logits.shape[-1]
+    if_positive, if_negative = focal_terms(of_labels(p, labels) if of_few else p, alpha, gamma, eps)
+    difference = if_positive - if_negative
+    return difference if of_few else of_labels(difference, labels)
 
 
 def binary_target_cost(if_positive: Tensor, if_negative: Tensor, targets: Tensor) -> Tensor:
@@ -45,7 +71,7 @@ def binary_focal_cost(
     logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0, eps: float = 1e-12
 ) -> Tensor:
     """Focal loss summed over positions: (N, ...) logits, (M, ...) targets of 0 and 1 -> (N, M)."""
-    if_positive, if_negative = focal_terms(logits.flatten(1), alpha, gamma, eps)
+    if_positive, if_negative = focal_terms(logits.flatten(1).sigmoid(), alpha, gamma, eps)
     return binary_target_cost(if_positive, if_negative, targets)
 
 
@@ -78,29 +104,32 @@ def dice_cost(masks: Tensor, targets: Tensor, eps: float = 1e-3, squared: bool =
     return 1 - (overlap + eps) / (total + eps)
 
 
-def box_l1_cost(boxes: Tensor, gts: Tensor, image_size: tuple[int, int], box_format: str = "xyxy") -> Tensor:
+def box_l1_cost(boxes: Tensor, gts: Tensor, image_size: tuple[int, int] | Tensor, box_format: str = "xyxy") -> Tensor:
     """Sum of absolute differences of the coordinates, in parts of the image's width and height.
 
     Args:
-        boxes: (N, 4) xyxy, pixels.
-        gts: (M, 4) xyxy, pixels.
-        image_size: (height, width) of the image, pixels.
+        boxes: (..., N, 4) xyxy, pixels.
+        gts: (..., M, 4) xyxy, pixels.
+        image_size: (height, width) of the image, pixels; or (B, 2) of B images.
         box_format: the coordinates to compare, "xyxy" or "xywh" (centre and size).
 
     Returns:
-        (N, M).
+        (..., N, M).
     """
     if box_format == "xywh":
         boxes, gts = xyxy_to_cxcywh(boxes), xyxy_to_cxcywh(gts)
-    height, width = image_size
-    scale = gts.new_full((4,), width)
-    scale[1::2] = height  # filled, not copied from the host: that would wait for a device
+    if isinstance(image_size, Tensor):
+        scale = image_size.to(gts.dtype).flip(-1).repeat(1, 2)[:, None]  # (B, 1, 4)
+    else:
+        height, width = image_size
+        scale = gts.new_full((4,), width)
+        scale[1::2] = height  # filled, not copied from the host: that would wait for a device
     return torch.cdist(boxes / scale, gts / scale, p=1)
 
 
 def overlap_cost(boxes: Tensor, gts: Tensor, mode: str = "giou") -> Tensor:
-    """Negative overlap of (N, 4) and (M, 4) xyxy boxes -> (N, M); ``mode`` as in ``box_overlaps``."""
-    return -box_overlaps(boxes, gts, mode)
+    """Negative overlap of (..., N, 4) and (..., M, 4) xyxy boxes -> (..., N, M); ``mode`` as in ``box_overlaps``."""
+    return box_overlaps(boxes, gts, mode).neg_()
 
 
 def one_hot_cost(scores: Tensor, labels: Tensor) -> Tensor:

@@ -66,30 +66,90 @@ def linear_assignments(costs: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
     Raises:
         InvalidCostError: a cost is NaN or infinite; that is found out on the device.
     """
+    return repeated_assignments([cost[None] for cost in costs], [[cost.shape[1]] for cost in costs], [1] * len(costs))
+
+
+def repeated_assignments(
+    costs: Sequence[Tensor], counts: Sequence[Sequence[int]], times: Sequence[int]
+) -> list[tuple[Tensor, Tensor]]:
+    """Solve batches of problems, each column being there several times, with one copy to the host and one back.
+
+    Args:
+        costs: as in `matched_columns`, and so are the counts.
+        counts: see there.
+        times: of each problem of all batches, how often a column may be matched; may be 0.
+
+    Returns:
+        For each problem of each batch the matched rows (P,), ascending, and their columns (P,).
+
+    Raises:
+        InvalidCostError: a cost is NaN or infinite; that is found out on the device.
+    """
     if not costs:
         return []
+    problems = on_host(costs, counts)
+    repeated = [each if own == 1 else each.repeat(own, axis=1) for each, own in zip(problems, times)]
+    pairs = [np.stack([rows, columns // max(1, own)]) for (rows, columns), own in zip(solve(repeated), times)]
+    sizes = [pair.shape[1] for pair in pairs]
+    found = torch.from_numpy(np.concatenate(pairs, axis=1)).to(costs[0].device)
+    return [(rows, columns) for rows, columns in found.split(sizes, dim=1)]
+
+
+def matched_columns(costs: Sequence[Tensor], counts: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Solve batches of problems with one copy to the host and one back, large ones side by side.
+
+    Args:
+        costs: at least one batch (B_i, N_i, M_i) of problems, all on one device, finite; any of the three may be 0.
+        counts: of each problem of each batch, how many columns in front count; what is behind is padding, finite too.
+
+    Returns:
+        For each batch (B_i, N_i) int64, the column of each row, -1 where it has none.
+
+    Raises:
+        InvalidCostError: a cost is NaN or infinite; that is found out on the device.
+
+    Example:
+        >>> matched_columns([torch.tensor([[[4., 1.], [2., 0.]], [[3., 0.], [2., 0.]]])], [[2, 1]])
+        [tensor([[ 1,  0],
+                [-1,  0]])]
+    """
+    problems = on_host(costs, counts)
+    found, start = np.full(sum(map(len, problems)), -1), 0
+    for problem, (rows, columns) in zip(problems, solve(problems)):
+        found[start + rows] = columns
+        start += len(problem)
+    parts = torch.from_numpy(found).to(costs[0].device).split([cost.shape[0] * cost.shape[1] for cost in costs])
+    return [part.view(cost.shape[:2]) for part, cost in zip(parts, costs)]
+
+
+def solve(problems: Sequence[NDArray[Any]]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Matched rows and columns of each problem; problems that are large in all side by side."""
+    if len(problems) > 1 and sum(problem.size for problem in problems) >= THREADED:
+        with ThreadPoolExecutor(THREADS) as pool:
+            return list(pool.map(linear_sum_assignment, problems))
+    return [linear_sum_assignment(problem) for problem in problems]
+
+
+def on_host(costs: Sequence[Tensor], counts: Sequence[Sequence[int]]) -> list[NDArray[Any]]:
+    """Copy batches of problems to the host all at once, and check there what is found out where they are: finiteness.
+
+    The arguments are those of `matched_columns`.
+
+    Raises:
+        InvalidCostError: a cost is NaN or infinite.
+    """
     device, dtype = costs[0].device, torch.promote_types(costs[0].dtype, torch.float32)
     wide = [cost.detach().to(dtype) for cost in costs]
     if static_shapes(device):
-        problems, finite = on_host(wide)
-    else:
-        problems = [cost.numpy() for cost in wide]
-        finite = [bool(np.isfinite(problem).all()) for problem in problems]
-    if not all(finite):
-        raise InvalidCostError(finite.index(False), len(costs))
-    if len(problems) > 1 and sum(problem.size for problem in problems) >= THREADED:
-        with ThreadPoolExecutor(THREADS) as pool:
-            solved = list(pool.map(linear_sum_assignment, problems))
-    else:
-        solved = [linear_sum_assignment(problem) for problem in problems]
-    pairs = [torch.stack([torch.from_numpy(rows), torch.from_numpy(columns)]) for rows, columns in solved]
-    sizes = [pair.shape[1] for pair in pairs]
-    return [(rows, columns) for rows, columns in torch.cat(pairs, dim=1).to(device).split(sizes, dim=1)]
-
-
-def on_host(costs: Sequence[Tensor]) -> tuple[list[NDArray[Any]], list[bool]]:
-    """Copy matrices to the host all at once, and whether each is finite, which is found out where they are."""
-    finite = torch.stack([cost.isfinite().all() for cost in costs]).to(costs[0].dtype)
-    everything = torch.cat([finite, *(cost.flatten() for cost in costs)]).to("cpu", copy=True)
-    flags, *flat = [part.numpy() for part in everything.split([len(costs), *(cost.numel() for cost in costs)])]
-    return [part.reshape(cost.shape) for part, cost in zip(flat, costs)], [bool(flag) for flag in flags]
+        finite = torch.cat([cost.isfinite().flatten(1).all(dim=1) for cost in wide]).to(dtype)
+        everything = torch.cat([finite, *(cost.flatten() for cost in wide)]).to("cpu", copy=True)
+        flags, *flat = everything.split([len(finite), *(cost.numel() for cost in wide)])
+        flags = flags.numpy()
+        wide = [part.view(cost.shape) for part, cost in zip(flat, wide)]
+    problems = [each[:, :own].numpy() for cost, own_counts in zip(wide, counts) for each, own in zip(cost, own_counts)]
+    if not static_shapes(device):
+        flags = [np.isfinite(problem).all() for problem in problems]
+    bad = next((number for number, flag in enumerate(flags) if not flag), None)
+    if bad is not None:
+        raise InvalidCostError(bad, len(problems))
+    return problems

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from visdet_assigners.functional.blocks import static_shapes
 
@@ -35,10 +35,11 @@ def padded(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     Returns:
         (B, N, ...) with N above the largest N_i, and (B, N) bool, which rows are no padding.
     """
-    blank = tensors[0].new_zeros(1, *tensors[0].shape[1:])
-    batch = pad_sequence([torch.cat([tensor, blank]) for tensor in tensors], batch_first=True)
-    lengths = torch.tensor([[len(tensor)] for tensor in tensors]).to(blank.device, non_blocking=True)
-    return batch, torch.arange(batch.shape[1], device=blank.device) < lengths
+    lengths = np.array([len(tensor) for tensor in tensors])
+    place, start = np.arange(lengths.max() + 1), (lengths.cumsum() - lengths)[:, None]
+    rows = torch.from_numpy(np.where(place < lengths[:, None], start + place, lengths.sum()))
+    rows = rows.to(tensors[0].device, non_blocking=True)  # made on the host, which knows all lengths
+    return torch.cat([*tensors, tensors[0].new_zeros(1, *tensors[0].shape[1:])])[rows], rows < int(lengths.sum())
 
 
 def evenly(function: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
