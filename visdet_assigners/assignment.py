@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,12 +24,23 @@ class Assignment:
         gt_index: (N,) int64: 0 to M - 1 for positives, ``NEGATIVE`` for background, ``IGNORED`` for priors that are
             left out of the loss.
         quality: (N,) float, the IoU or whatever ranks the matches; None where the method has no such number.
-        extras: what one method alone returns, by name.
+        extras: what one method alone returns, by name; some are ``Deferred``.
     """
 
     gt_index: Tensor
     quality: Tensor | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """An extra whose size depends on the data: worked out when it is asked for, for a device is waited for then.
+
+    Attributes:
+        value: gives it.
+    """
+
+    value: Callable[[], Any]
 
 
 def all_negative(num_priors: int, like: Tensor) -> Tensor:
@@ -83,7 +94,7 @@ class AssignResult:
             "gt_inds": self.gt_inds,
             "max_overlaps": self.max_overlaps,
             "labels": self.labels,
-            **self._extra_properties,
+            **{key: self.get_extra_property(key) for key in self._extra_properties},
         }
 
     def set_extra_property(self, key: str, value: Any) -> None:
@@ -92,13 +103,16 @@ class AssignResult:
         Raises:
             AssertionError: the name is taken (mmdet's exception, kept because callers may catch it).
         """
-        if key in self.info:
+        if key in ("num_gts", "num_preds", "gt_inds", "max_overlaps", "labels", *self._extra_properties):
             raise AssertionError(f"AssignResult has a property {key!r} already; choose another name")
         self._extra_properties[key] = value
 
     def get_extra_property(self, key: str) -> Any:
         """Value attached under a name, None if there is none."""
-        return self._extra_properties.get(key)
+        value = self._extra_properties.get(key)
+        if isinstance(value, Deferred):
+            value = self._extra_properties[key] = value.value()
+        return value
 
     def add_gt_(self, gt_labels: Tensor) -> None:
         """Put the ground truths in front, each matched with itself at overlap 1 (samplers add them to the proposals).

@@ -6,6 +6,7 @@ Zhu et al., FSAF, CVPR 2019, arXiv:1903.00621, section 3.1.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,16 @@ from torch import Tensor
 
 from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
 from visdet_assigners.assigners.memory import within_memory
-from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, all_negative, to_assign_result
+from visdet_assigners.assignment import (
+    IGNORED,
+    NEGATIVE,
+    Assignment,
+    AssignResult,
+    Deferred,
+    all_negative,
+    to_assign_result,
+)
+from visdet_assigners.functional.blocks import memory_budget, static_shapes
 from visdet_assigners.functional.boxes import border_distance, box_area, box_overlaps
 from visdet_assigners.functional.overlaps import near_blocks
 from visdet_assigners.functional.ties import ties_by_index
@@ -59,7 +69,9 @@ def center_region(
 
     Returns:
         Assignment without ``quality``; ``extras['shadowed_labels']`` (S, 2) int64 are pairs (prior, class), shadow
-        regions first, then those who lost.  Their number depends on the data: on a device each block waits once.
+        regions first, then those who lost.  Their number depends on the data: on a device they are ``Deferred``, and
+        who reads them waits once, as FSAF's head does anyway; but they are listed at once, with a wait for each block,
+        where 2 N M bytes are more than the memory budget.
     """
     if len(gts) == 0 or len(priors) == 0:
         gt_index = all_negative(len(priors), priors)
@@ -70,6 +82,9 @@ def center_region(
     rank = by_size.argsort()  # (M,), the smallest has the highest
     around = torch.cat([torch.minimum(gts, regions)[:, :2], torch.maximum(gts, regions)[:, 2:]], dim=1)
     blocks = near_blocks(priors[:, None], around, 8, reach if min_pos_iof >= 0 else None)
+    marks = None
+    if static_shapes(gts.device) and 2 * len(priors) * len(gts) <= memory_budget():
+        marks = torch.empty(2, len(priors), len(gts), dtype=torch.bool, device=gts.device)
     indices, shadows = [], []
     for block in blocks:
         here = slice(None) if block.columns is None else block.columns
@@ -89,12 +104,23 @@ def center_region(
             shadowed &= ~same
         else:
             gt_index = gt_index.masked_fill((shadowed & same).any(dim=2).any(dim=0), NEGATIVE)
-        kind, prior, gt = shadowed.nonzero().unbind(1)
         indices.append(gt_index)
+        if marks is not None:
+            marks[:, block.rows] = shadowed
+            continue
+        kind, prior, gt = shadowed.nonzero().unbind(1)
         shadows.append(torch.stack([kind, prior + block.rows.start, labels[here][gt].long()]))
+    if marks is not None:
+        return Assignment(torch.cat(indices), None, {"shadowed_labels": Deferred(partial(listed, marks, labels))})
     kind, prior, shadow_class = torch.cat(shadows, dim=1)
     shadow = torch.stack([prior, shadow_class], dim=1)[kind.argsort(stable=True)]
     return Assignment(torch.cat(indices), None, {"shadowed_labels": shadow})
+
+
+def listed(marks: Tensor, labels: Tensor) -> Tensor:
+    """The pairs (prior, class) that are marked, kind by kind: (K, N, M) bool, (M,) -> (S, 2) int64."""
+    _, prior, gt = marks.nonzero().unbind(1)
+    return torch.stack([prior, labels[gt].long()], dim=1)
 
 
 @register

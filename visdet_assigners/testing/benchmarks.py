@@ -212,7 +212,7 @@ SCENES = {
         Scene("YOLOF", dict(type="UniformAssigner", pos_ignore_thr=0.15, neg_ignore_thr=0.7), _yolof,
               speedups=(1.5, 2, 3)),
         Scene("FSAF", dict(type="CenterRegionAssigner", pos_scale=0.2, neg_scale=0.2, min_pos_iof=0.01), _fsaf,
-              speedups=(2, 4, 8), waits=1),  # its list of shadows has a length of its own
+              speedups=(2, 4, 8)),
         Scene("RepPoints", dict(type="PointAssigner", scale=4, pos_num=1), _reppoints, speedups=(2, 10, 30)),
         Scene("Cascade RPN", dict(type="RegionAssigner", center_ratio=0.2, ignore_ratio=0.5), _cascade_rpn,
               speedups=(2, 10, 30)),
