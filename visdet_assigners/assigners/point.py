@@ -18,6 +18,7 @@ from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.boxes import box_area, box_center
 from visdet_assigners.functional.resolve import best_claim
 from visdet_assigners.functional.select import largest_of_each, top
+from visdet_assigners.functional.tensors import as_tensor
 from visdet_assigners.registry import register
 
 MANY = 1024
@@ -170,12 +171,12 @@ class PointAssigner(BaseAssigner):
                 finite or the priors are boxes.
         """
         points = self.read(pred_instances, "pred_instances", "priors", columns=3)
-        if not static_shapes(points.device) and points.shape[1] == 4 and not torch.equal(points[:, 2], points[:, 3]):
+        given = as_tensor(pred_instances.priors)
+        if not static_shapes(given.device) and given.shape[-1] == 4 and not torch.equal(given[:, 2], given[:, 3]):
             self.fail(
                 "pred_instances.priors are boxes, not points with their strides; RepPointsHead passes points only "
                 "where the config says type='PointAssigner' without a prefix; import visdet_assigners.dropin for that"
             )
-        points = points[:, :3]
         gts, labels = self.read_ground_truths(gt_instances)
         if len(points) == 0 or len(gts) == 0:
             return to_assign_result(Assignment(all_negative(len(points), points)), labels)
