@@ -64,6 +64,7 @@ PAIRS = (
     ("cummin", "cummax"), ("sum", "prod"), ("log", "log1p"), ("exp", "expm1"), ("eq", "ne"),
 )  # fmt: skip
 NAMES = {name: other for a, b in PAIRS for name, other in ((a, b), (b, a))}
+ALIVE = ("survived", "not reached")
 MEMORY = 8 * 1024**3
 """Bytes of address space that a mutant may take beyond what is taken when it starts."""
 
@@ -297,8 +298,11 @@ class Mutation:
         counts: Counter[str] = Counter()
         with tqdm(self.mutants, desc="mutating", unit="mutant") as bar:
             for mutant in bar:
-                tests = [items[test] for test in reached.of(mutant, self.limit)]
-                verdict = self._judge(mutant, tests) if tests else "not reached"
+                tests = reached.of(mutant, self.limit)
+                patience = 20 + 5 * sum(reached.seconds[test] for test in tests)
+                verdict = self._judge(mutant, [items[test] for test in tests], patience) if tests else "not reached"
+                if verdict in ALIVE:
+                    bar.write(f"{verdict}: {mutant.file}:{mutant.lines[0]}: {mutant.text}")
                 self.verdicts[mutant] = verdict
                 counts[verdict] += 1
                 bar.set_postfix(counts)
@@ -318,8 +322,8 @@ class Mutation:
                 self.kept.write_text(json.dumps({"key": key, "seconds": reached.seconds, "tests": reached.tests}))
         return reached
 
-    def _judge(self, mutant: Mutant, tests: Sequence[pytest.Item]) -> str:
-        """Run tests in a process of their own, with the mutant in place."""
+    def _judge(self, mutant: Mutant, tests: Sequence[pytest.Item], patience: float) -> str:
+        """Run tests in a process of their own, with the mutant in place; wait ``patience`` seconds for it."""
         child = os.fork()
         if child == 0:
             status = 2
@@ -327,7 +331,7 @@ class Mutation:
                 status = self._run(mutant, tests)
             finally:
                 os._exit(status)
-        deadline = time.monotonic() + 30 + 5 * self.limit
+        deadline = time.monotonic() + patience
         while True:
             done, status = os.waitpid(child, os.WNOHANG)
             if done:
@@ -382,12 +386,12 @@ def reasons(known: str, sources: Sequence[Source]) -> dict[tuple[str, str, str],
 
 
 def report(plugin: Mutation, known: dict[tuple[str, str, str], str]) -> dict[str, Any]:
-    """Print a table by file and the survivors; returns both."""
+    """Print a table by file; returns it, and the survivors."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     survivors = []
     for mutant, verdict in plugin.verdicts.items():
         line = plugin.sources[mutant.file].path.read_text().splitlines()[mutant.lines[0] - 1].strip()
-        if verdict in ("survived", "not reached"):
+        if verdict in ALIVE:
             why = known.get((mutant.file, line, mutant.text)) or known.get((mutant.file, line, "*"))
             verdict = "equal" if why else verdict
             entry = {"file": mutant.file, "number": mutant.lines[0], "line": line, "change": mutant.text, "why": why}
@@ -402,9 +406,6 @@ def report(plugin: Mutation, known: dict[tuple[str, str, str], str]) -> dict[str
         killed, number = of["killed"] + of["timed out"], sum(of.values())
         alive = of["survived"] + of["not reached"]
         print(f"| {file} | {number} | {killed} | {of['equal']} | {alive} | {killed / max(number, 1):.1%} |")
-    for survivor in survivors:
-        if not survivor["why"]:
-            print(f"{survivor['verdict']}: {survivor['file']}:{survivor['number']}: {survivor['change']}")
     return {"counts": counts, "survivors": survivors}
 
 
