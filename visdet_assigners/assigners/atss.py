@@ -13,17 +13,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin, in_either_order
+from visdet_assigners.assigners.base import OverlapMixin, in_either_order
+from visdet_assigners.assigners.batching import BatchingAssigner, Images, places
 from visdet_assigners.assigners.memory import within_memory
-from visdet_assigners.assignment import IGNORED, Assignment, AssignResult, all_negative, to_assign_result
+from visdet_assigners.assignment import (
+    IGNORED,
+    Assignment,
+    AssignResult,
+    all_negative,
+    to_assign_result,
+    to_assign_results,
+)
 from visdet_assigners.functional.blocks import split
 from visdet_assigners.functional.boxes import INSIDE, border_distance, box_center, center_distance
 from visdet_assigners.functional.overlaps import overlaps_of_pairs
 from visdet_assigners.functional.resolve import keep_best
 from visdet_assigners.functional.select import nearest_per_level
-from visdet_assigners.functional.tensors import evenly
+from visdet_assigners.functional.tensors import evenly, padded
 from visdet_assigners.registry import register
 
+MATRICES = 3
+"""Matrices of the size (M, N) that are there at once."""
 FAR = 1e8
 """Distance given to ignored priors, so that they are candidates last."""
 
@@ -72,28 +82,48 @@ def atss(
         return Assignment(background, priors.new_zeros(num_priors))
 
     chosen, qualities = [], []
-    for block in split(num_gts, 3 * priors.element_size() * num_priors, priors.device):
-        distance = center_distance(gts[block], priors)  # (m, N)
-        if ignored is not None:
-            distance.masked_fill_(ignored, FAR)
-        chosen.append(nearest_per_level(distance, level_sizes, topk))
-        near = chosen[-1]
+    for block in split(num_gts, MATRICES * priors.element_size() * num_priors, priors.device):
+        near = nearest_candidates(priors, gts[block], level_sizes, topk, ignored)
+        chosen.append(near)
         qualities.append(quality_of(block, near) if quality_of else overlaps_of_pairs(priors, gts[block], near))
-    # Turned back, since the order in which a mean adds depends on the layout.
-    candidates = torch.cat(chosen).T.contiguous()  # (K, M), rows of N
-    candidate_quality = torch.cat(qualities).T.contiguous()  # (K, M)
-    threshold = candidate_quality.mean(0) + candidate_quality.std(0)  # (M,)
+    gt_index, quality = match_candidates(priors, gts, torch.cat(chosen), torch.cat(qualities), [num_gts])
+    return Assignment(torch.where(gt_index >= 0, gt_index, background), quality)
+
+
+def nearest_candidates(
+    priors: Tensor, gts: Tensor, level_sizes: Sequence[int], topk: int, ignored: Tensor | None
+) -> Tensor:
+    """The priors of each level nearest to each ground truth: (..., N, 4), (..., M, 4), (..., N) bool -> (..., M, K)."""
+    distance = center_distance(gts, priors)  # (..., M, N)
+    if ignored is not None:
+        distance.masked_fill_(ignored[..., None, :], FAR)
+    return nearest_per_level(distance, level_sizes, topk)
+
+
+def match_candidates(
+    priors: Tensor, gts: Tensor, candidates: Tensor, quality: Tensor, counts: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Match the candidates that lie inside their ground truth and reach its threshold.
+
+    Args:
+        priors: (N, 4) xyxy, those of several images one after another.
+        gts: (M, 4) xyxy, likewise.
+        candidates: (M, K) int64, rows of ``priors`` that each ground truth considers.
+        quality: (M, K) of the candidates.
+        counts: ground truths of each image, summing to M.
+
+    Returns:
+        (N,) int64 the ground truth of each prior, -1 where there is none, and (N,) the quality of the match, 0 there.
+    """
+    # Turned and image by image, since the order in which a mean adds depends on the layout.
+    parts = [part.T.contiguous() for part in quality.split(list(counts))]  # (K, m) each
+    threshold = torch.cat([part.mean(0) + part.std(0) for part in parts])  # (M,)
+    candidates, quality = candidates.T.contiguous(), torch.cat(parts, dim=1)  # (K, M)
 
     x, y = box_center(priors)
     inside = border_distance(x[candidates], y[candidates], gts) > INSIDE  # (K, M)
-    claimed = inside & (candidate_quality >= threshold)
-    gt_index, row = keep_best(candidates, claimed, candidate_quality, num_priors)
-    matched = gt_index >= 0
-    matched_quality = candidate_quality[row, gt_index.clamp(min=0)]
-    return Assignment(
-        torch.where(matched, gt_index, background),
-        torch.where(matched, matched_quality, 0),
-    )
+    gt_index, row = keep_best(candidates, inside & (quality >= threshold), quality, len(priors))
+    return gt_index, torch.where(gt_index >= 0, quality[row, gt_index.clamp(min=0)], 0)
 
 
 def ddod_quality(iou: Tensor, logits: Tensor, alpha: float) -> Tensor:
@@ -112,7 +142,7 @@ def ddod_quality(iou: Tensor, logits: Tensor, alpha: float) -> Tensor:
 
 
 @register
-class ATSSAssigner(OverlapMixin, BaseAssigner):
+class ATSSAssigner(OverlapMixin, BatchingAssigner):
     """Assign priors by adaptive IoU thresholds: ATSS, GFL, VFNet, DyHead, TOOD's first epochs; with ``alpha`` DDOD.
 
     Args:
@@ -202,29 +232,80 @@ class ATSSAssigner(OverlapMixin, BaseAssigner):
         )
         return to_assign_result(assignment, labels)
 
+    def takes_images(self, num_level_priors: Sequence[int] | None = None, **shared: Any) -> bool:
+        """Where the calculator compares pair by pair and all images have the same levels."""
+        return num_level_priors is not None and getattr(self.iou_calculator, "takes_pairs", False)
+
+    def bytes_of(self, pred_instances: Any, num_gts: int) -> int:
+        """Those of the distances."""
+        return MATRICES * 4 * self.count(pred_instances) * num_gts
+
+    def assign_images(
+        self, images: Images, num_level_priors: Sequence[int] | None = None, **shared: Any
+    ) -> list[AssignResult]:
+        """Assign images at once, see ``assign_batch``: thresholds image by image, everything else for all."""
+        each = [self.read(pred, "pred_instances", "priors", columns=4) for pred, _, _ in images]
+        gts, labels = zip(*(self.read_ground_truths(gt) for _, gt, _ in images))
+        predicted = [self._predictions(pred, *own) for (pred, _, _), *own in zip(images, each, labels)]
+        level_sizes = self.read_level_sizes(images[0][0], num_level_priors, len(each[0]))
+        priors, shape = torch.stack(each), (len(each), len(each[0]))  # (B, N, 4)
+        regions = [self.read_regions(ignore) for _, _, ignore in images]
+        ignored = None
+        if any(region is not None for region in regions):
+            boxes = [priors.new_zeros(0, 4) if region is None else region for region in regions]
+            ignored = self.ignored_priors(priors, padded(boxes)[0])  # (B, N)
+        near = nearest_candidates(priors, padded(gts)[0], level_sizes, self.num_candidates, ignored)  # (B, M, K)
+
+        # From here on the ground truths stand one after another, T in all, and so do the priors.
+        counts = [len(own) for own in labels]
+        image, number = places(counts, priors)  # (T,) each
+        near, all_gts, all_priors = near[image, number], torch.cat(gts), priors.flatten(0, 1)
+        candidates = near + shape[1] * image[:, None]  # (T, K)
+        if self.alpha is None:
+            quality = self.overlaps_at(all_priors, all_gts, candidates)
+        else:
+            scores, boxes = zip(*predicted)
+            score = [own[part, classes[:, None]] for own, part, classes in zip(scores, near.split(counts), labels)]
+            quality = ddod_quality(
+                self.overlaps_at(torch.cat(boxes), all_gts, candidates), torch.cat(score), self.alpha
+            )
+        gt_index, quality = match_candidates(all_priors, all_gts, candidates, quality, counts)
+        background = all_negative(len(gt_index), priors)
+        if ignored is not None:
+            background = background.masked_fill(ignored.flatten(), IGNORED)
+        gt_index = torch.where(gt_index >= 0, number[gt_index.clamp(min=0)], background)
+        return to_assign_results(gt_index.view(shape), quality.view(shape), labels)
+
     def _quality_of(
         self, pred_instances: Any, priors: Tensor, gts: Tensor, labels: Tensor
     ) -> Callable[[slice, Tensor], Tensor]:
+        predicted = self._predictions(pred_instances, priors, labels)
+        if predicted is None or self.alpha is None:
+            return lambda block, near: self.overlaps_at(priors, gts[block], near)
+        (scores, boxes), alpha = predicted, self.alpha
+
+        def quality_of(block: slice, near: Tensor) -> Tensor:
+            return ddod_quality(self.overlaps_at(boxes, gts[block], near), scores[near, labels[block, None]], alpha)
+
+        return quality_of
+
+    def _predictions(self, pred_instances: Any, priors: Tensor, labels: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Scores (N, C) and boxes (N, 4) where DDOD's measure needs them, else None."""
         has_predictions = hasattr(pred_instances, "scores") and hasattr(pred_instances, "bboxes")
         if self.alpha is None:
             if has_predictions:
                 warnings.warn(
                     "ATSSAssigner: pred_instances has scores and bboxes, which are not used without alpha; "
                     "set alpha for DDOD's measure",
-                    stacklevel=4,
+                    stacklevel=5,
                 )
-            return lambda block, near: self.overlaps_at(priors, gts[block], near)
+            return None
         if not has_predictions:
             self.fail(
                 f"alpha is {self.alpha}, which needs scores and bboxes in pred_instances; use DDODHead or alpha=None"
             )
-        alpha = self.alpha
         scores = self.read(pred_instances, "pred_instances", "scores", columns=1)
         boxes = self.read(pred_instances, "pred_instances", "bboxes", columns=4)
         self.check_lengths(priors=priors, scores=scores, bboxes=boxes)
         self.check_labels(labels, scores.shape[1])
-
-        def quality_of(block: slice, near: Tensor) -> Tensor:
-            return ddod_quality(self.overlaps_at(boxes, gts[block], near), scores[near, labels[block, None]], alpha)
-
-        return quality_of
+        return scores, boxes

@@ -12,19 +12,22 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
+from visdet_assigners.assigners.base import OverlapMixin
+from visdet_assigners.assigners.batching import BatchingAssigner, Images, places
 from visdet_assigners.assigners.memory import within_memory
-from visdet_assigners.assignment import Assignment, AssignResult, all_negative, to_assign_result
+from visdet_assigners.assignment import Assignment, AssignResult, all_negative, to_assign_result, to_assign_results
 from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.boxes import border_distance, box_center, box_iou
 from visdet_assigners.functional.overlaps import Overlaps, overlap_table, overlapping_pairs
 from visdet_assigners.functional.resolve import keep_best
 from visdet_assigners.functional.select import largest_of_each, top
-from visdet_assigners.functional.tensors import evenly
+from visdet_assigners.functional.tensors import evenly, padded
 from visdet_assigners.registry import register
 
 INSIDE = 0.01
 """Pixels by which a centre must lie inside a box."""
+PAIR = 32
+"""Bytes that a pair takes where all are looked at."""
 EPS = 1e-7
 """Keeps the normalisation of targets finite, as in the published code."""
 CandidateOrder = Literal["topk_then_inside", "inside_then_topk"]
@@ -99,36 +102,88 @@ def task_aligned(
     x, y = box_center(priors)
     inside_first = candidate_order == "inside_then_topk"
 
-    def align(score: Tensor, iou: Tensor) -> Tensor:
-        return evenly(lambda value: value**alpha, score) * evenly(lambda value: value**beta, iou)
-
     def best_of_all(block: slice) -> tuple[Tensor, Tensor, Tensor]:
-        iou = overlaps(gts[block], boxes)  # (m, N)
-        alignment = align(scores[labels[block]], iou)
-        if inside_first:
-            alignment = alignment * (border_distance(x[:, None], y[:, None], gts[block]) > INSIDE).T
-        best, prior = top(alignment, topk, dim=1, largest=True)
-        return prior, best, iou.gather(1, prior)
+        points = priors if inside_first else None
+        return best_aligned(gts[block], scores[labels[block]], boxes, topk, alpha, beta, overlaps, points)
 
     def best_of_overlapping(block: slice) -> tuple[Tensor, Tensor, Tensor]:
         gt, prior, iou = overlapping_pairs(overlap_table(boxes[:, None], gts[block], overlaps, reach))  # (P,) each
-        alignment = align(scores[labels[block][gt], prior], iou)
+        alignment = align(scores[labels[block][gt], prior], iou, alpha, beta)
         if inside_first:
             alignment = alignment * (border_distance(x[prior], y[prior], gts[block][gt]) > INSIDE)
         pair = largest_of_each(alignment, gt, len(gts[block]), topk)  # (m, K), P where there are no more
         return tuple(torch.cat([each, each.new_zeros(1)])[pair] for each in (prior, alignment, iou))  # type: ignore
 
-    best_of = best_of_all if static_shapes(gts.device) else best_of_overlapping
-    # A pair takes up to 80 bytes: its place, its overlap and what becomes of that.
-    found = [best_of(block) for block in split(num_gts, 80 * num_priors, gts.device, least=num_gts)]
-    candidates, candidate_alignment, candidate_iou = (torch.cat(each).T for each in zip(*found))  # (K, M)
-    inside = border_distance(x[candidates], y[candidates], gts) > INSIDE
-    gt_index, row = keep_best(candidates, inside & (candidate_alignment > 0), candidate_iou, num_priors)
-    matched, column = gt_index >= 0, gt_index.clamp(min=0)
-    metrics = torch.where(matched, candidate_alignment[row, column], 0)
-    quality = torch.where(matched, candidate_iou[row, column], 0)
-    targets = classification_targets(metrics, quality, gt_index, num_gts)
+    # A pair that overlaps takes up to 80 bytes: its place, its overlap and what becomes of that.
+    best_of, pair = (best_of_all, PAIR) if static_shapes(gts.device) else (best_of_overlapping, 80)
+    found = [best_of(block) for block in split(num_gts, pair * num_priors, gts.device, least=num_gts)]
+    gt_index, quality, metrics, targets = match_aligned(priors, gts, *(torch.cat(each) for each in zip(*found)))
     return Assignment(gt_index, quality, {"assign_metrics": metrics, "norm_metrics": targets})
+
+
+def align(score: Tensor, iou: Tensor, alpha: float, beta: float) -> Tensor:
+    """The alignment score^alpha * IoU^beta, (...) each."""
+    return evenly(lambda value: value**alpha, score) * evenly(lambda value: value**beta, iou)
+
+
+def best_aligned(
+    gts: Tensor,
+    scores: Tensor,
+    boxes: Tensor,
+    topk: int,
+    alpha: float,
+    beta: float,
+    overlaps: Overlaps,
+    points: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The predictions best aligned with each ground truth, all pairs being looked at.
+
+    Args:
+        gts: (..., M, 4) xyxy.
+        scores: (..., M, N) of their classes.
+        boxes: (..., N, 4) xyxy, predicted.
+        topk: predictions for each.
+        alpha: exponent of the score.
+        beta: exponent of the IoU.
+        overlaps: gives the (..., M, N) overlaps of ground truths and predicted boxes.
+        points: (..., N, 4) xyxy, priors whose centre must lie inside, or None.
+
+    Returns:
+        Three (..., M, topk): rows of ``boxes``, their alignments and their IoUs.
+    """
+    iou = overlaps(gts, boxes)  # (..., M, N)
+    alignment = align(scores, iou, alpha, beta)
+    if points is not None:
+        x, y = box_center(points)
+        alignment = alignment * (border_distance(x[..., None, :], y[..., None, :], gts[..., None, :]) > INSIDE)
+    best, prior = top(alignment, topk, dim=-1, largest=True)
+    return prior, best, iou.gather(-1, prior)
+
+
+def match_aligned(
+    priors: Tensor, gts: Tensor, candidates: Tensor, alignment: Tensor, iou: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Match candidates whose centres lie inside, those claimed twice by the higher IoU.
+
+    Args:
+        priors: (N, 4) xyxy, those of several images one after another.
+        gts: (M, 4) xyxy, likewise; M at least 1.
+        candidates: (M, K) int64, rows of ``priors`` that each ground truth considers.
+        alignment: (M, K) of the candidates.
+        iou: (M, K) of the candidates.
+
+    Returns:
+        The ground truth of each prior, (N,) int64, -1 where there is none; and (N,) each, 0 likewise, the IoU, the
+        alignment, and the target of `classification_targets`.
+    """
+    candidates, alignment, iou = candidates.T, alignment.T, iou.T  # (K, M)
+    x, y = box_center(priors)
+    inside = border_distance(x[candidates], y[candidates], gts) > INSIDE
+    gt_index, row = keep_best(candidates, inside & (alignment > 0), iou, len(priors))
+    matched, column = gt_index >= 0, gt_index.clamp(min=0)
+    metrics = torch.where(matched, alignment[row, column], 0)
+    quality = torch.where(matched, iou[row, column], 0)
+    return gt_index, quality, metrics, classification_targets(metrics, quality, gt_index, len(gts))
 
 
 def classification_targets(
@@ -163,7 +218,7 @@ def classification_targets(
 
 
 @register
-class TaskAlignedAssigner(OverlapMixin, BaseAssigner):
+class TaskAlignedAssigner(OverlapMixin, BatchingAssigner):
     """Assign priors by the alignment of their classification and localisation: TOOD.
 
     Args:
@@ -225,13 +280,7 @@ class TaskAlignedAssigner(OverlapMixin, BaseAssigner):
         Raises:
             ValueError: a field is missing or has the wrong shape, or on CPU is not finite or no probability.
         """
-        priors = self.read(pred_instances, "pred_instances", "priors", columns=4)
-        boxes = self.read(pred_instances, "pred_instances", "bboxes", columns=4)
-        scores = self.read(pred_instances, "pred_instances", "scores", columns=1)
-        gts, labels = self.read_ground_truths(gt_instances)
-        self.check_lengths(priors=priors, bboxes=boxes, scores=scores)
-        self.check_probabilities(scores)
-        self.check_labels(labels, scores.shape[1])
+        priors, boxes, scores, gts, labels = self.read_image(pred_instances, gt_instances)
         numbers = (self.topk, alpha, beta)
         assignment = self.run(
             task_aligned,
@@ -249,6 +298,49 @@ class TaskAlignedAssigner(OverlapMixin, BaseAssigner):
         result.assign_metrics = assignment.extras["assign_metrics"]
         result.norm_metrics = assignment.extras["norm_metrics"]
         return result
+
+    def takes_images(self, **shared: Any) -> bool:
+        """Where the calculator takes boxes of any number of leading dimensions."""
+        return getattr(self.iou_calculator, "takes_pairs", False)
+
+    def bytes_of(self, pred_instances: Any, num_gts: int) -> int:
+        """Those of all pairs."""
+        return PAIR * self.count(pred_instances) * num_gts
+
+    def assign_images(self, images: Images, alpha: float = 1, beta: float = 6, **shared: Any) -> list[AssignResult]:
+        """Assign images at once, see ``assign_batch``."""
+        read = [self.read_image(pred, gt) for pred, gt, _ in images]
+        priors, boxes = (torch.stack([own[index] for own in read]) for index in (0, 1))  # (B, N, 4)
+        scores, gts, labels = ([own[index] for own in read] for index in (2, 3, 4))
+        score = [own.index_select(1, classes) for own, classes in zip(scores, padded(labels)[0])]  # (N, M) each
+        points = priors if self.candidate_order == "inside_then_topk" else None
+        topk = min(self.topk, priors.shape[1])
+        found = best_aligned(
+            padded(gts)[0], torch.stack(score).mT.contiguous(), boxes, topk, alpha, beta, self.overlaps, points
+        )
+
+        # From here on the ground truths stand one after another, T in all, and so do the priors.
+        image, number = places([len(own) for own in labels], priors)  # (T,) each
+        candidates, alignment, iou = (each[image, number] for each in found)  # (T, K)
+        candidates = candidates + priors.shape[1] * image[:, None]
+        decided = match_aligned(priors.flatten(0, 1), torch.cat(gts), candidates, alignment, iou)
+        gt_index, quality, metrics, targets = (each.view(priors.shape[:2]) for each in decided)
+        gt_index = torch.where(gt_index >= 0, number[gt_index.clamp(min=0)], gt_index)
+        results = to_assign_results(gt_index, quality, labels)
+        for result, metric, target in zip(results, metrics, targets):
+            result.assign_metrics, result.norm_metrics = metric, target
+        return results
+
+    def read_image(self, pred_instances: Any, gt_instances: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Priors, boxes and scores of the predictions, boxes and labels of the ground truths, checked."""
+        priors = self.read(pred_instances, "pred_instances", "priors", columns=4)
+        boxes = self.read(pred_instances, "pred_instances", "bboxes", columns=4)
+        scores = self.read(pred_instances, "pred_instances", "scores", columns=1)
+        gts, labels = self.read_ground_truths(gt_instances)
+        self.check_lengths(priors=priors, bboxes=boxes, scores=scores)
+        self.check_probabilities(scores)
+        self.check_labels(labels, scores.shape[1])
+        return priors, boxes, scores, gts, labels
 
     def batch_targets(
         self, pred_list: Sequence[Any], gt_list: Sequence[Any], alpha: float = 1, beta: float = 6

@@ -23,8 +23,8 @@ def box_area(boxes: Tensor) -> Tensor:
 
 
 def box_center(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Centres (x, y) of boxes: (N, 4) xyxy -> two tensors (N,)."""
-    return (boxes[:, 0] + boxes[:, 2]) / 2.0, (boxes[:, 1] + boxes[:, 3]) / 2.0
+    """Centres (x, y) of boxes: (..., 4) xyxy -> two tensors (...)."""
+    return (boxes[..., 0] + boxes[..., 2]) / 2.0, (boxes[..., 1] + boxes[..., 3]) / 2.0
 
 
 def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
@@ -92,13 +92,14 @@ def box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 
 def center_distance(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Euclidean distance of centres: (A, 4), (B, 4) xyxy -> (A, B), in the unit of the boxes.
+    """Euclidean distance of centres: (..., A, 4), (..., B, 4) xyxy -> (..., A, B), in the unit of the boxes.
 
     Written as a subtraction: above 25 rows ``torch.cdist`` is a matrix product, whose rounding changes which priors
     are nearest.
     """
     (x1, y1), (x2, y2) = box_center(boxes1), box_center(boxes2)
-    return (x1[:, None] - x2).pow_(2).add_((y1[:, None] - y2).pow_(2)).sqrt_()
+    across, down = x1[..., None] - x2[..., None, :], y1[..., None] - y2[..., None, :]
+    return across.pow_(2).add_(down.pow_(2)).sqrt_()
 
 
 def border_distance(x: Tensor, y: Tensor, boxes: Tensor) -> Tensor:

@@ -50,20 +50,20 @@ def nearest_per_level(distance: Tensor, level_sizes: Sequence[int], topk: int) -
     """Indices of the ``topk`` smallest distances in each level, for each ground truth.
 
     Args:
-        distance: (M, N), levels one after another along the second dimension.
+        distance: (..., M, N), levels one after another along the last dimension.
         level_sizes: priors in each level, L numbers that sum to N; a level may be empty.
         topk: candidates per level and ground truth; a level with fewer priors gives all it has.
 
     Returns:
-        (M, K) int64, columns of ``distance``; K is the sum over the levels of min(topk, size).  Equal distances as
+        (..., M, K) int64, columns of ``distance``; K is the sum over the levels of min(topk, size).  Equal distances as
         `top` orders them.
     """
     chosen, start = [], 0
     for size in level_sizes:
-        level = distance[:, start : start + size]
-        chosen.append(top(level, min(topk, size), dim=1, largest=False)[1] + start)
+        level = distance[..., start : start + size]
+        chosen.append(top(level, min(topk, size), dim=-1, largest=False)[1] + start)
         start += size
-    return torch.cat(chosen, dim=1)
+    return torch.cat(chosen, dim=-1)
 
 
 def largest_of_each(values: Tensor, owners: Tensor, num_owners: int, count: int) -> Tensor:
