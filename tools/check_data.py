@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from visdet_assigners import cli
 from visdet_assigners.annotations import Defect
+from visdet_assigners.images import file_fault
 
 
 def parse_args(argv: Sequence[str] | None):
@@ -30,15 +31,16 @@ def parse_args(argv: Sequence[str] | None):
 
 
 def check_pictures(path: str, folder: Path) -> list[Defect]:
-    """Read each picture of a COCO file that is there: which don't decode, and which have another size than it says."""
+    """Read each picture of a COCO file: which don't decode or are cut off, which have another size than it says."""
     damaged, other = Defect("pictures that can't be read"), Defect("pictures of another size than the file says")
     for image in tqdm(json.loads(Path(path).read_text(encoding="utf-8"))["images"], desc="reading", unit="image"):
         file = folder / str(image["file_name"])
         if not file.is_file():
             continue
-        picture = cv2.imread(str(file))
+        fault = file_fault(file.read_bytes())
+        picture = cv2.imread(str(file)) if fault is None else None
         if picture is None:
-            damaged.places.append(image["file_name"])
+            damaged.places.append(f"{image['file_name']} ({fault or 'not decoded'})")
         elif picture.shape[:2] != (image["height"], image["width"]):
             found = f"{picture.shape[1]}x{picture.shape[0]}, not {image['width']}x{image['height']}"
             other.places.append(f"{image['file_name']} ({found})")

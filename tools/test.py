@@ -37,6 +37,7 @@ def apply_tta(cfg) -> None:
         cfg.tta_pipeline = [*dataset.pipeline[:-1], {"type": "TestTimeAug", "transforms": [flips, pack]}]
     cfg.model = {**cfg.tta_model, "module": cfg.model}
     dataset.pipeline = cfg.tta_pipeline
+    cli.guard_images(cfg, ["test"])
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -24,6 +24,14 @@ def parse_args(argv: Sequence[str] | None):
         help="what to do about annotations that mmdet leaves out (boxes without area, outside their image, of unknown "
         "categories): say how many and go on (default), or stop; what can't be used at all always stops",
     )
+    parser.add_argument("--check-images", action="store_true", help="read the header of each image before the start")
+    parser.add_argument(
+        "--bad-images",
+        choices=["skip", "stop"],
+        default="stop",
+        help="what to do about an image to train on that is damaged, cut off or too large: stop (default), or name it "
+        "and take another; either way the path is told",
+    )
     parser.add_argument(
         "--resume",
         nargs="?",
@@ -63,7 +71,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         apply_options(cfg, args)
         cli.use_safe_checkpoints(cfg)
         cli.check_data(cfg, ["train", "val"])
-        cli.check_annotation_files(cfg, ["train", "val"], stop=args.bad_annotations == "stop")
+        cli.guard_images(cfg, ["train"], args.bad_images)
+        cli.check_annotation_files(
+            cfg,
+            ["train", "val"],
+            stop=args.bad_annotations == "stop",
+            headers=args.check_images,
+            stop_at_images=args.bad_images == "stop",
+        )
         cli.check_assigners(cfg)
         cli.build_runner(cfg).train()
 

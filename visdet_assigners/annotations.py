@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
+
+from visdet_assigners.images import header_fault, is_below, leads_out, mask_fault, real_folders, size_fault
 
 Item = Mapping[str, Any]
 """An image or an annotation of a COCO file."""
@@ -19,6 +24,8 @@ Fault = tuple[str, str]
 """The kind of a fault, and what was found."""
 SHOWN = 3
 """How many of a defect's places are named."""
+MAX_NUMBER = 1e12
+"""Beyond any number that a box, an area or an image may have; infinity is."""
 
 
 class AnnotationError(Exception):
@@ -52,6 +59,7 @@ class AnnotationReport:
         objects: annotations that mmdet uses, crowds among them.
         fatal: what stops a training, or makes it wrong.
         dropped: what mmdet leaves out.
+        unreadable: images whose header can't be read.
     """
 
     path: str
@@ -59,6 +67,7 @@ class AnnotationReport:
     objects: int = 0
     fatal: list[Defect] = field(default_factory=list)
     dropped: list[Defect] = field(default_factory=list)
+    unreadable: list[Defect] = field(default_factory=list)
 
     @property
     def num_dropped(self) -> int:
@@ -83,12 +92,18 @@ def read_json(path: str | Path) -> Any:
             f"{path} is no whole JSON file: {error.msg} at line {error.lineno}, column {error.colno}; was it cut off "
             "while it was copied or written?"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise AnnotationError(f"{path} nests lists deeper than any annotations do; who made it?") from error
+    except (OSError, ValueError) as error:  # not UTF-8, or a number of thousands of digits
         raise AnnotationError(f"{path} can't be read: {error}") from error
 
 
 def check_annotations(
-    path: str | Path, image_folder: str | Path | None = None, classes: Sequence[str] | None = None
+    path: str | Path,
+    image_folder: str | Path | None = None,
+    classes: Sequence[str] | None = None,
+    data_root: str | Path | None = None,
+    headers: bool = False,
 ) -> AnnotationReport:
     """Go through a COCO file.
 
@@ -96,6 +111,8 @@ def check_annotations(
         path: of the file.
         image_folder: where its images lie; None leaves them unchecked.
         classes: what the detector is to learn, by name; None means all categories of the file.
+        data_root: links among the images may lead anywhere below it; None means the image folder.
+        headers: whether to read the header of each image too.
 
     Raises:
         AnnotationError: it can't be read, or isn't laid out as COCO.
@@ -103,27 +120,41 @@ def check_annotations(
     data = read_json(path)
     lists = {name: _list_of(data, name, path) for name in ("images", "annotations", "categories")}
     report = AnnotationReport(str(path), len(lists["images"]))
-    images = {one.get("id"): one for one in lists["images"]}
-    categories = {one.get("id"): one.get("name") for one in lists["categories"]}
+    roots = [root for root in (image_folder, data_root) if root]
+    report.fatal, known = _sort_out(lists["images"], _image_fault(image_folder, roots), _image_name)
+    unnamed, named = _sort_out(lists["categories"], _category_fault, lambda one: f"category {one.get('id')}")
+    report.fatal += unnamed
+    images = {one["id"]: one for one in known}
+    categories = {one["id"]: one["name"] for one in named}
     wanted = {key for key, name in categories.items() if classes is None or name in classes}
-    report.fatal += _sort_out(lists["images"], _image_fault(image_folder), _image_name)[0]
-    report.fatal += _repeated(lists["images"], "images") + _repeated(lists["annotations"], "annotations")
+    report.fatal += _repeated(known, "images") + _repeated(lists["annotations"], "annotations")
+    if headers and image_folder is not None:
+        reading = tqdm(known, desc="reading headers", unit="image", delay=2)
+        report.unreadable, _ = _sort_out(reading, _header_fault(Path(image_folder)), _image_name)
 
     def name(annotation: Mapping[str, Any]) -> str:
-        image = images.get(annotation.get("image_id"), {})
-        return f"annotation {annotation.get('id')} of {_image_name(image) if image else 'no image'}"
+        where = (
+            _image_name(images[_key(annotation, "image_id")]) if _key(annotation, "image_id") in images else "no image"
+        )
+        return f"annotation {annotation.get('id')} of {where}"
 
-    fatal, sound = _sort_out(lists["annotations"], _value_fault, name)
+    fatal, sound = _sort_out(lists["annotations"], lambda one: _value_fault(one, images), name)
     report.fatal += fatal
     report.dropped, used = _sort_out(sound, lambda one: _reason_to_drop(one, images, categories), name)
     report.objects = sum(one["category_id"] in wanted for one in used)
     missing = [one for one in classes or () if one not in categories.values()]
     if missing:
-        known = ", ".join(map(str, list(categories.values())[:10]))
-        report.fatal.append(Defect(f"classes that no category of the file bears (it has {known})", missing))
+        there = ", ".join(map(str, list(categories.values())[:10]))
+        report.fatal.append(Defect(f"classes that no category of the file bears (it has {there})", missing))
     if not report.images or not report.objects:
         report.fatal.append(Defect("nothing to learn from", [f"{report.images} images, {report.objects} objects"]))
     return report
+
+
+def _key(item: Item, name: str) -> int | str | None:
+    """A number or a text by which an item refers to another; None for what can't be one."""
+    value = item.get(name)
+    return value if isinstance(value, (int, str)) else None
 
 
 def _list_of(data: Any, name: str, path: str | Path) -> list[dict[str, Any]]:
@@ -157,39 +188,75 @@ def _repeated(items: Sequence[Mapping[str, Any]], what: str) -> list[Defect]:
     seen: set[Any] = set()
     again = []
     for one in items:
-        key = one.get("id")
-        if key in seen:
+        key = _key(one, "id")
+        if key in seen and key is not None:
             again.append(str(key))
         seen.add(key)
     return [Defect(f"{what} with the same id", again)] if again else []
 
 
-def _image_fault(folder: str | Path | None) -> Callable[[Item], Fault | None]:
+def _without(item: Item, names: Sequence[str]) -> str:
+    """Which of the keys an item lacks, or has with something that is neither number nor text."""
+    return ", ".join(name for name in names if _key(item, name) is None)
+
+
+def _image_fault(folder: str | Path | None, roots: Sequence[str | Path]) -> Callable[[Item], Fault | None]:
+    folders = real_folders(roots)
+
     def fault(image: Item) -> Fault | None:
-        missing = [key for key in ("id", "file_name", "width", "height") if key not in image]
+        missing = _without(image, ("id", "file_name", "width", "height"))
         if missing:
-            return "images without a key", ", ".join(missing)
+            return "images without a key", missing
         name = str(image["file_name"])
-        windows = PureWindowsPath(name)
-        if PurePosixPath(name).is_absolute() or windows.is_absolute() or windows.drive or ".." in windows.parts:
+        if leads_out(name):
             return "file names that lead out of the image folder", ""
-        if folder is not None and not (Path(folder) / name).is_file():
-            return f"images that are not in {folder}", ""
+        if not (_number(image["width"]) and _number(image["height"]) and min(image["width"], image["height"]) > 0):
+            return "images without a size", f"{image['width']}x{image['height']}"
+        too_large = size_fault(image["width"], image["height"])
+        if too_large:
+            return "images that are too large", too_large
+        if folder is not None:
+            path = os.path.join(folder, name)
+            if not os.path.isfile(path):
+                return f"images that are not in {folder}", ""
+            if not is_below(path, folders):
+                return f"links that lead out of {' and '.join(map(str, roots))}", f"to {os.path.realpath(path)}"
         return None
 
     return fault
 
 
-def _value_fault(annotation: Item) -> Fault | None:
+def _header_fault(folder: Path) -> Callable[[Item], Fault | None]:
+    def fault(image: Item) -> Fault | None:
+        found = header_fault(folder / str(image["file_name"]))
+        return ("images that can't be read", found) if found else None
+
+    return fault
+
+
+def _category_fault(category: Item) -> Fault | None:
+    missing = _without(category, ("id", "name"))
+    return ("categories without a key", missing) if missing else None
+
+
+def _number(value: Any) -> bool:
+    """Whether a value is a number that a box may have."""
+    return isinstance(value, (int, float)) and -MAX_NUMBER < value < MAX_NUMBER
+
+
+def _value_fault(annotation: Item, images: Mapping[Any, Item]) -> Fault | None:
     """What makes an annotation unusable."""
-    missing = [key for key in ("id", "image_id", "category_id", "bbox", "area") if key not in annotation]
+    missing = _without(annotation, ("id", "image_id", "category_id", "area")).split(", ")
+    missing = [*filter(None, missing), *(["bbox"] if "bbox" not in annotation else [])]
     if missing:
         return "annotations without a key", ", ".join(missing)
     box = annotation["bbox"]
     numbers = [*box, annotation["area"]] if isinstance(box, list) else []
-    if len(numbers) != 5 or not all(isinstance(one, (int, float)) and math.isfinite(one) for one in numbers):
+    if len(numbers) != 5 or not all(_number(one) for one in numbers):
         return "boxes that are not four finite numbers x, y, width, height", f"bbox {box}, area {annotation['area']}"
-    return None
+    image = images.get(annotation["image_id"])
+    wrong = image and mask_fault(annotation.get("segmentation"), image["width"] * image["height"])
+    return ("masks that can't be drawn", wrong) if wrong else None
 
 
 def _reason_to_drop(annotation: Item, images: Mapping[Any, Item], categories: Mapping[Any, Any]) -> Fault | None:

@@ -27,10 +27,14 @@ MODELS: Any = None
 HOOKS: Any = None
 """The child registry of our hooks, likewise."""
 
+TRANSFORMS: Any = None
+"""The child registry of our transforms, likewise."""
+
 try:
     from mmengine.registry import HOOKS as ROOT_HOOKS
     from mmengine.registry import MODELS as ROOT_MODELS
     from mmengine.registry import TASK_UTILS as ROOT
+    from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
     from mmengine.registry import Registry
 except ModuleNotFoundError as error:
     if error.name != "mmengine":  # mmengine is there but broken: its user wants to know
@@ -41,6 +45,7 @@ else:
     HOOKS = Registry(
         "hook", parent=ROOT_HOOKS, scope=SCOPE, locations=[f"{SCOPE}.observe.hook", f"{SCOPE}.checkpoints"]
     )
+    TRANSFORMS = Registry("transform", parent=ROOT_TRANSFORMS, scope=SCOPE, locations=[f"{SCOPE}.images"])
 
 T = TypeVar("T", bound=type)
 
