@@ -11,6 +11,7 @@ import mmdet
 import numpy as np
 import pytest
 from mmcv.transforms import LoadImageFromFile as LoadOfMMCV
+from mmdet.visualization import DetLocalVisualizer
 
 from toolbox import ROOT, load_tool
 from visdet_assigners import cli
@@ -28,7 +29,8 @@ def shapes(tmp_path, monkeypatch):
     load_tool("make_shapes").main([str(folder), "--train", "4", "--val", "2", "--size", "64", "64"])
     monkeypatch.setenv("VISDET_SHAPES", str(folder))
     monkeypatch.chdir(tmp_path)
-    return folder
+    yield folder
+    DetLocalVisualizer._instance_dict.clear()  # that of a training that was stopped holds its folder
 
 
 def picture(path, extension=".jpg", size=(40, 30)):
@@ -248,9 +250,8 @@ def test_files_that_are_code(setting, shapes, capsys):
 # ------------------------------------------------------------------------------------------------- a training with it
 
 
-def train(name, *options, more=()):
-    own = [f"visualizer.name={name}", "log_level=ERROR"]  # mmengine keeps those of earlier trainings
-    load_tool("train").main([CONFIG, "--work-dir", "work", *options, "--cfg-options", *SHORT, *own, *more])
+def train(*options, more=()):
+    load_tool("train").main([CONFIG, "--work-dir", "work", *options, "--cfg-options", *SHORT, "log_level=ERROR", *more])
 
 
 @pytest.mark.parametrize("workers", ["1", "0"])
@@ -259,7 +260,7 @@ def test_met_while_training(workers, shapes, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["train.py"])
     more = [f"train_dataloader.num_workers={workers}", f"train_dataloader.persistent_workers={workers == '1'}"]
     with pytest.raises(SystemExit) as stopped:
-        train(f"met{workers}", more=more)
+        train(more=more)
     assert stopped.value.code == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert line == f"train.py: error: the image {bad} can't be used: it is cut off"
@@ -267,7 +268,7 @@ def test_met_while_training(workers, shapes, capsys, monkeypatch):
 
 def test_skipped_while_training(shapes, capfd):
     bad = cut(shapes / "images/train/000002.jpg")
-    train("skipped", "--bad-images", "skip")
+    train("--bad-images", "skip")
     assert f"left out: the image {bad} can't be used: it is cut off" in capfd.readouterr().err
     assert Path("work/epoch_1.pth").exists()
 
