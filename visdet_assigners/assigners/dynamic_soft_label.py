@@ -75,6 +75,7 @@ def dynamic_soft_label(
             square = (x[rows] - center_x[block, None]).pow(2) + (y[rows] - center_y[block, None]).pow(2)
             distance = square.sqrt() / stride[rows]
             center_cost = evenly(lambda exponent: torch.pow(10, exponent), distance - soft_center_radius)
+            center_cost.clamp_(max=torch.finfo(center_cost.dtype).max)  # infinity is for those that may not match
             cls_cost = soft_label_cost(logits[rows], labels[block], iou.T, if_absent).T
             return cls_cost + -torch.log(iou + EPS) * iou_weight + center_cost
 

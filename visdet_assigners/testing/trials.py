@@ -1,0 +1,534 @@
+"""Small scenes for fuzzing, one hypothesis strategy for each assigner: configuration, predictions, objects.
+
+Drawn are above all sizes at which something changes (none, one, around k), and boxes that meet: on a grid, sharing
+edges, twice the same, of no area, tiny, outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from visdet_assigners.testing.scenes import generator
+
+NUM_CLASSES = 3
+Draw = Callable[[st.SearchStrategy[Any]], Any]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One call of an assigner.
+
+    Attributes:
+        name: class of the assigner.
+        config: arguments of its constructor.
+        pred: fields of the predictions.
+        gt: fields of the ground truths.
+        ignore: fields of the ignore regions; None if there are no instances of them.
+        image: (height, width).
+        rest: what else the call takes.
+    """
+
+    name: str
+    config: dict[str, Any]
+    pred: dict[str, Tensor]
+    gt: dict[str, Tensor]
+    ignore: dict[str, Tensor] | None = None
+    image: tuple[int, int] = (64, 64)
+    rest: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def instances(self) -> tuple[InstanceData, InstanceData, InstanceData | None]:
+        """Predictions, ground truths and ignore regions as heads pass them, each time anew."""
+        ignore = None if self.ignore is None else InstanceData(**self.ignore)
+        return InstanceData(**self.pred), InstanceData(**self.gt), ignore
+
+    def __repr__(self) -> str:  # tensors with all their digits, so that a failure can be pasted into a test
+        fields = ", ".join(f"{name}={_written(value)}" for name, value in vars(self).items())
+        return f"Trial({fields})"
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, Tensor):
+        dtype = "" if value.dtype in (torch.float32, torch.int64) and value.numel() else f", dtype={value.dtype}"
+        shape = f".view{tuple(value.shape)}" if not value.numel() else ""
+        return f"torch.tensor({value.tolist()}{dtype}){shape}"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key!r}: {_written(item)}" for key, item in value.items()) + "}"
+    return f"[{', '.join(map(_written, value))}]" if isinstance(value, list) else repr(value)
+
+
+# ------------------------------------------------------------------------------------------------------------ boxes
+
+BOX_KINDS = (
+    *("ordinary", "ordinary", "ordinary", "like anchors", "like anchors", "grid", "grid", "beside", "copy"),
+    *("flat", "tiny", "whole", "partly", "out", "far"),
+)
+
+
+def draw_box(draw: Draw, earlier: list[list[float]], image: tuple[int, int]) -> list[float]:
+    """One box x1, y1, x2, y2 with x1 <= x2 and y1 <= y2, in pixels."""
+    kind = draw(st.sampled_from(BOX_KINDS))
+    if kind == "whole":
+        return [0.0, 0.0, float(image[1]), float(image[0])]
+    if kind == "copy" and earlier:
+        return draw(st.sampled_from(earlier))
+    x, y, width, height = (draw(st.integers(0, 23)) for _ in range(4))
+    if kind == "beside" and earlier:
+        left, top, right, bottom = earlier[-1]
+        return [right, top, right + width, bottom] if x % 2 else [left, bottom, right, bottom + height]
+    if kind in ("ordinary", "like anchors"):  # thirds and sevenths of a pixel are no floats
+        center_x, center_y = x * image[1] / 21, y * image[0] / 21
+        half_x, half_y = (width + 2) * 6 / 7, (height + 2) * 6 / 7
+        if kind == "like anchors":
+            size = 4 * 2 ** (width % 4)
+            half_x, half_y = size * (1 + height % 3 / 9), size * (1 - height % 5 / 9)
+        return [center_x - half_x, center_y - half_y, center_x + half_x, center_y + half_y]
+    if kind == "flat":
+        width, height = (0, height) if x % 3 == 0 else (width, 0) if x % 3 == 1 else (0, 0)
+        return [x * 4.0, y * 4.0, x * 4.0 + width, y * 4.0 + height]
+    if kind == "tiny":
+        return [x * 2.5, y * 2.5, x * 2.5 + (width + 1) / 64, y * 2.5 + (height + 1) / 64]
+    if kind == "partly":
+        return [x - 20.0, y - 20.0, x - 20.0 + 2 * width + 1, y - 20.0 + 2 * height + 1]
+    offset = {"out": 2000.0, "far": 1e6}.get(kind, 0.0)
+    return [offset + 4 * x, offset + 4 * y, offset + 4 * (x + width + 1), offset + 4 * (y + height + 1)]
+
+
+@st.composite
+def boxes(draw: Draw, image: tuple[int, int], most: int = 9, least: int = 0) -> Tensor:
+    """Boxes (M, 4) of every kind."""
+    count = draw(st.sampled_from([size for size in (0, 1, 1, 2, 2, 3, 4, 6, 9, 14) if least <= size <= most]))
+    made: list[list[float]] = []
+    for _ in range(count):
+        made.append(draw_box(draw, made, image))
+    return torch.tensor(made).view(-1, 4)
+
+
+@st.composite
+def ground_truths(draw: Draw, image: tuple[int, int], most: int = 9) -> dict[str, Tensor]:
+    """Boxes and labels; labels mostly int64."""
+    gts = draw(boxes(image, most))
+    labels = torch.tensor(draw(st.lists(st.integers(0, NUM_CLASSES - 1), min_size=len(gts), max_size=len(gts))))
+    return {"bboxes": gts, "labels": labels.to(draw(st.sampled_from([torch.int64] * 8 + [torch.int32])))}
+
+
+def drawn_sizes(around: int) -> st.SearchStrategy[int | None]:
+    """How many to keep, all if None: none, one, and as many as something turns on."""
+    few = [0, 1, 2, max(0, around - 1), around, around + 1, 7, 16, 33]
+    return st.sampled_from([*[None] * 3 * len(few), *few])
+
+
+@dataclass(frozen=True)
+class Priors:
+    """Priors of several levels: boxes (N, 4), points (N, 4) x, y and stride twice, and what describes the levels."""
+
+    boxes: Tensor
+    points: Tensor
+    sizes: list[int]
+    featmap_sizes: list[tuple[int, int]]
+    strides: list[int]
+    scale: int
+
+
+@st.composite
+def priors(draw: Draw, image: tuple[int, int], around: int, ratios: bool = True, cut: bool = True) -> Priors:
+    """Anchors on a grid, sometimes off it, piled up, of no area, or only some of them."""
+    strides = draw(st.sampled_from([[8, 16, 32], [8, 16], [8], [8, 32], [16, 32], [16]]))
+    scale = draw(st.sampled_from([1, 2, 4]))
+    shapes = draw(st.sampled_from([[1.0], [1.0], [0.5, 1.0, 2.0]])) if ratios else [1.0]
+    found, points, sizes, featmap_sizes = [], [], [], []
+    for stride in strides:
+        height, width = -(-image[0] // stride), -(-image[1] // stride)
+        y, x = torch.meshgrid(torch.arange(height) * stride, torch.arange(width) * stride, indexing="ij")
+        center = torch.stack([x, y], dim=-1).float().view(-1, 1, 2)
+        half = torch.tensor(
+            [[(scale * stride / 2) * ratio**0.5, (scale * stride / 2) / ratio**0.5] for ratio in shapes]
+        )
+        found.append(torch.cat([center - half, center + half], dim=-1).view(-1, 4))
+        points.append(torch.cat([center[:, 0] + stride / 2, center.new_full((len(center), 2), stride)], dim=1))
+        sizes.append(len(found[-1]))
+        featmap_sizes.append((height, width))
+    anchors, grid = torch.cat(found), torch.cat(points)
+    kind = draw(st.sampled_from(["grid", "grid", "off", "off", "piled", "flat"]))
+    if kind == "off":
+        g = generator(draw(st.integers(0, 999)))
+        anchors = anchors + torch.rand(anchors.shape, generator=g) * 3 * torch.tensor([-1, -1, 1, 1])
+        grid[:, :2] += torch.rand(len(grid), 2, generator=g)
+    elif kind == "piled":
+        anchors, grid = anchors[: len(anchors) // 2 * 2].clone(), grid.clone()
+        anchors = torch.cat([anchors[::2].repeat_interleave(2, dim=0), torch.cat(found)[len(anchors) :]])
+        grid[1 : len(grid) // 2 * 2 : 2, :2] = grid[0 : len(grid) // 2 * 2 : 2, :2]
+    elif kind == "flat":
+        anchors[::5, 2] = anchors[::5, 0]
+    kept = draw(drawn_sizes(around)) if cut else None
+    if kept is not None and kept < len(anchors):
+        anchors, left = anchors[:kept], kept
+        for level, size in enumerate(sizes):
+            sizes[level] = min(size, left)
+            left -= sizes[level]
+        grid = grid[:kept]
+    return Priors(anchors, grid, sizes, featmap_sizes, strides, scale)
+
+
+@st.composite
+def predicted(draw: Draw, own: Tensor, gts: Tensor) -> Tensor:
+    """Boxes (N, 4) predicted from priors (N, 4): as they are, near the objects, on a grid, some of no area."""
+    g, kind = generator(draw(st.integers(0, 999))), draw(st.sampled_from(["near", "near", "priors", "grid", "flat"]))
+    if kind == "priors" or not len(own):
+        return own.clone()
+    found = own + 2 * torch.randn(own.shape, generator=g)
+    if len(gts):
+        chosen = gts[torch.randint(len(gts), (len(own),), generator=g)]
+        noisy = chosen + draw(st.sampled_from([0.0, 0.5, 3.0])) * torch.randn(own.shape, generator=g)
+        found = torch.where(torch.rand(len(own), 1, generator=g) < 0.6, noisy, found)
+    if kind == "grid":
+        found = (found / 4).round() * 4
+    low, high = torch.minimum(found[:, :2], found[:, 2:]), torch.maximum(found[:, :2], found[:, 2:])
+    if kind == "flat":
+        high[::3] = low[::3]
+    return torch.cat([low, high], dim=1)
+
+
+@st.composite
+def logits(draw: Draw, count: int) -> Tensor:
+    """Class logits (N, C), sometimes many equal, sometimes very sure."""
+    values = 2 * torch.randn(count, NUM_CLASSES, generator=generator(draw(st.integers(0, 999)))) - 1
+    kind = draw(st.sampled_from(["", "", "equal", "rounded", "sure"]))
+    if kind == "equal":
+        return torch.full_like(values, -1.0)
+    return values.round() if kind == "rounded" else values * 40 if kind == "sure" else values
+
+
+IMAGES = st.sampled_from([(64, 64), (64, 64), (48, 80), (96, 33), (30, 40), (16, 16), (7, 50)])
+
+
+@st.composite
+def regions(draw: Draw, image: tuple[int, int]) -> dict[str, Tensor] | None:
+    """Ignore regions, or none of them."""
+    return {"bboxes": draw(boxes(image, 2))} if draw(st.booleans()) else None
+
+
+# -------------------------------------------------------------------------------------------------------- assigners
+
+THRESHOLDS = st.sampled_from([0.5, 0.5, 0.7, 0.3, 0.1, 0.0])
+
+
+def thresholds(draw: Draw) -> dict[str, Any]:
+    """Options that MaxIoU and its relatives share."""
+    config = {
+        "pos_iou_thr": draw(THRESHOLDS),
+        "neg_iou_thr": draw(st.sampled_from([0.5, 0.4, 0.3, 0.1, (0.1, 0.4), (0.0, 0.5)])),
+        "min_pos_iou": draw(st.sampled_from([0.0, 0.0, 0.2, 0.5])),
+        "gt_max_assign_all": draw(st.booleans()),
+    }
+    return {key: value for key, value in config.items() if key[-3:] == "thr" or draw(st.booleans())}
+
+
+def max_iou_config(draw: Draw) -> dict[str, Any]:
+    """Options of MaxIoU."""
+    config = thresholds(draw)
+    config["match_low_quality"] = draw(st.sampled_from([True, True, False]))
+    if draw(st.booleans()):
+        config["ignore_iof_thr"] = draw(st.sampled_from([0.5, 0.1]))
+        config["ignore_wrt_candidates"] = draw(st.booleans())
+    return config
+
+
+@st.composite
+def max_iou(draw: Draw) -> Trial:
+    """MaxIoU on anchors or proposals."""
+    image, config = draw(IMAGES), max_iou_config(draw)
+    if draw(st.integers(0, 9)) == 0:
+        config["perm_repeat_gt_cfg"] = {"iou_thr": 0.7, "perm_range": 0.01}
+    if draw(st.integers(0, 9)) == 0:
+        config["gpu_assign_thr"] = 2
+    gt, own = draw(ground_truths(image)), draw(priors(image, 2)).boxes
+    if draw(st.booleans()):
+        own = draw(predicted(own, gt["bboxes"]))
+    return Trial("MaxIoUAssigner", config, {"priors": own}, gt, draw(regions(image)), image)
+
+
+@st.composite
+def approx_max_iou(draw: Draw) -> Trial:
+    """ApproxMaxIoU on squares with one to three approximating boxes."""
+    image = draw(IMAGES)
+    squares = draw(priors(image, 2, ratios=False)).boxes
+    half = (squares[:, 2:] - squares[:, :2]).repeat(1, 2) / 2 * torch.tensor([-1, -1, 1, 1])
+    factors = draw(st.sampled_from([(1.0,), (1.0, 1.26), (0.8, 1.0, 1.59)]))
+    approxs = torch.stack([squares + half * (factor - 1) for factor in factors], dim=1)
+    pred = {"priors": squares, "approxs": approxs}
+    return Trial(
+        "ApproxMaxIoUAssigner", max_iou_config(draw), pred, draw(ground_truths(image)), draw(regions(image)), image
+    )
+
+
+@st.composite
+def ascend_max_iou(draw: Draw) -> Trial:
+    """AscendMaxIoU on one image, a list of images, or padded tensors."""
+    config, form = max_iou_config(draw), draw(st.sampled_from(["one", "list", "padded"]))
+    images = []
+    for _ in range(1 if form == "one" else draw(st.integers(1, 3))):
+        image = draw(IMAGES)
+        made = draw(priors(image, 2)).boxes
+        images.append(
+            Trial("MaxIoUAssigner", config, {"priors": made}, draw(ground_truths(image, 4)), draw(regions(image)))
+        )
+    first = images[0]
+    return Trial(
+        "AscendMaxIoUAssigner", config, first.pred, first.gt, first.ignore, rest={"form": form, "images": images}
+    )
+
+
+@st.composite
+def atss(draw: Draw) -> Trial:
+    """ATSS, plain or DDOD's."""
+    image, topk = draw(IMAGES), draw(st.sampled_from([9, 9, 1, 3, 200]))
+    config: dict[str, Any] = {"topk": topk}
+    made, gt = draw(priors(image, topk)), draw(ground_truths(image))
+    pred, ignore = {"priors": made.boxes}, None
+    kind = draw(st.sampled_from(["plain", "plain", "ignore", "ddod", "glip"]))
+    if kind == "ddod":
+        config["alpha"] = draw(st.sampled_from([0.8, 0.5]))
+        pred["bboxes"] = draw(predicted(made.boxes, gt["bboxes"]))
+        pred["scores"] = draw(logits(len(made.boxes)))
+    elif kind == "glip":
+        config["iou_calculator"] = {"type": "BboxOverlaps2D_GLIP"}
+    elif kind == "ignore":
+        config["ignore_iof_thr"] = draw(st.sampled_from([0.5, 0.1]))
+        ignore = draw(regions(image))
+    return Trial("ATSSAssigner", config, pred, gt, ignore, image, {"levels": made.sizes})
+
+
+@st.composite
+def task_aligned(draw: Draw) -> Trial:
+    """TaskAligned."""
+    image, topk = draw(IMAGES), draw(st.sampled_from([13, 13, 1, 4]))
+    made, gt = draw(priors(image, topk)), draw(ground_truths(image))
+    pred = {
+        "priors": made.boxes,
+        "bboxes": draw(predicted(made.boxes, gt["bboxes"])),
+        "scores": draw(logits(len(made.boxes))).sigmoid(),
+    }
+    exponents = draw(st.sampled_from([(1, 6), (1, 6), (0.5, 2.0), (0, 1)]))
+    return Trial("TaskAlignedAssigner", {"topk": topk}, pred, gt, None, image, {"exponents": exponents})
+
+
+def pointwise(draw: Draw, image: tuple[int, int], topk: int, gt: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Points, boxes predicted from them, and logits."""
+    points = draw(priors(image, topk, ratios=False)).points
+    reach = draw(st.sampled_from([0.5, 1.0, 2.0])) * points[:, 2:]
+    around = torch.cat([points[:, :2] - reach, points[:, :2] + reach], dim=1)
+    return {"priors": points, "bboxes": draw(predicted(around, gt["bboxes"])), "scores": draw(logits(len(points)))}
+
+
+@st.composite
+def sim_ota(draw: Draw) -> Trial:
+    """SimOTA."""
+    image = draw(IMAGES)
+    config = {
+        "center_radius": draw(st.sampled_from([2.5, 1.0, 0.4])),
+        "candidate_topk": draw(st.sampled_from([10, 3, 1])),
+    }
+    if draw(st.booleans()):
+        config |= {"iou_weight": 1.5, "cls_weight": 0.5}
+    gt = draw(ground_truths(image))
+    pred = pointwise(draw, image, int(config["candidate_topk"]), gt)
+    pred["scores"] = pred["scores"].sigmoid()
+    return Trial("SimOTAAssigner", config, pred, gt, None, image)
+
+
+@st.composite
+def dynamic_soft_label(draw: Draw) -> Trial:
+    """DynamicSoftLabel, sometimes with masks."""
+    image = draw(IMAGES)
+    config = {"topk": draw(st.sampled_from([13, 3, 1])), "soft_center_radius": draw(st.sampled_from([3.0, 1.5]))}
+    if draw(st.booleans()):
+        config["iou_weight"] = 1.5
+    gt = draw(ground_truths(image))
+    pred = pointwise(draw, image, int(config["topk"]), gt)
+    if draw(st.integers(0, 4)) == 0:
+        g = generator(draw(st.integers(0, 999)))
+        gt["masks"] = torch.rand(len(gt["bboxes"]), *image, generator=g) < 0.3
+        gt["masks"][:, 0, 0] = True  # the centre of an empty mask is nowhere
+    return Trial("DynamicSoftLabelAssigner", config, pred, gt, None, image)
+
+
+@st.composite
+def scale_range(draw: Draw) -> Trial:
+    """ScaleRange, with and without centre sampling."""
+    image = draw(IMAGES)
+    made = draw(priors(image, 1))
+    ends = [0.0, *(draw(st.sampled_from([8.0, 12.0, 16.0])) * 2**level for level in range(len(made.sizes) - 1))]
+    config: dict[str, Any] = {"regress_ranges": list(zip(ends, [*ends[1:], float("inf")]))}
+    if draw(st.booleans()):
+        radius = draw(st.sampled_from([1.5, 0.6]))
+        config |= {"center_sampling": True, "center_sample_radius": radius, "strides": made.strides}
+    gt = draw(ground_truths(image))
+    return Trial("ScaleRangeAssigner", config, {"priors": made.boxes}, gt, None, image, {"levels": made.sizes})
+
+
+@st.composite
+def grid(draw: Draw) -> Trial:
+    """Grid with some responsible anchors, none or all."""
+    image, config = draw(IMAGES), thresholds(draw)
+    own = draw(priors(image, 2)).boxes
+    share = draw(st.sampled_from([0.5, 0.1, 0.0, 1.1]))
+    flags = torch.rand(len(own), generator=generator(draw(st.integers(0, 999)))) < share
+    pred = {"priors": own, "responsible_flags": flags.to(draw(st.sampled_from([torch.bool, torch.uint8])))}
+    return Trial("GridAssigner", config, pred, draw(ground_truths(image)), None, image)
+
+
+@st.composite
+def uniform(draw: Draw) -> Trial:
+    """Uniform."""
+    image, times = draw(IMAGES), draw(st.sampled_from([4, 4, 1, 8]))
+    config = {"pos_ignore_thr": draw(st.sampled_from([0.15, 0.5])), "neg_ignore_thr": draw(st.sampled_from([0.7, 0.3]))}
+    own, gt = draw(priors(image, times)).boxes, draw(ground_truths(image))
+    pred = {"priors": own, "decoder_priors": draw(predicted(own, gt["bboxes"]))}
+    return Trial("UniformAssigner", {**config, "match_times": times}, pred, gt, None, image)
+
+
+@st.composite
+def region(draw: Draw) -> Trial:
+    """Region on square anchors."""
+    image = draw(IMAGES)
+    config = draw(st.sampled_from([{}, {"center_ratio": 0.6, "ignore_ratio": 0.7}, {"center_ratio": 0.5}]))
+    made = draw(priors(image, 1, ratios=False, cut=False))
+    valid = torch.rand(len(made.boxes), generator=generator(draw(st.integers(0, 999)))) < draw(
+        st.sampled_from([0.8, 2.0])
+    )
+    rest = {"priors": made, "border": draw(st.sampled_from([0, -1, 16]))}
+    pred = {"priors": made.boxes, "valid_flags": valid}
+    return Trial("RegionAssigner", config, pred, draw(ground_truths(image)), None, image, rest)
+
+
+@st.composite
+def center_region(draw: Draw) -> Trial:
+    """CenterRegion."""
+    image = draw(IMAGES)
+    config: dict[str, Any] = dict(
+        zip(("pos_scale", "neg_scale"), draw(st.sampled_from([(0.2, 0.2), (0.3, 0.6), (0.5, 1.0)])))
+    )
+    if draw(st.booleans()):
+        config |= {"foreground_dominate": draw(st.booleans()), "min_pos_iof": draw(st.sampled_from([0.01, 0.3, 0.0]))}
+    pred = {"priors": draw(priors(image, 1)).boxes}
+    return Trial("CenterRegionAssigner", config, pred, draw(ground_truths(image)), draw(regions(image)), image)
+
+
+@st.composite
+def point(draw: Draw) -> Trial:
+    """Point."""
+    image, count = draw(IMAGES), draw(st.sampled_from([3, 1, 1, 9]))
+    points = draw(priors(image, count, ratios=False)).points
+    config = {"scale": draw(st.sampled_from([4, 1])), "pos_num": count}
+    return Trial("PointAssigner", config, {"priors": points[:, :3]}, draw(ground_truths(image)), None, image)
+
+
+@st.composite
+def multi_instance(draw: Draw) -> Trial:
+    """MultiInstance on proposals."""
+    image = draw(IMAGES)
+    config = {"num_instance": draw(st.sampled_from([2, 2, 3, 1]))}
+    config |= {"pos_iou_thr": draw(THRESHOLDS), "neg_iou_thr": draw(THRESHOLDS)}
+    gt, ignore = draw(ground_truths(image)), draw(regions(image))
+    if ignore is not None and draw(st.booleans()):
+        ignore["labels"] = torch.full((len(ignore["bboxes"]),), -1)
+    own = draw(predicted(draw(priors(image, 2)).boxes, gt["bboxes"]))
+    return Trial("MultiInstanceAssigner", config, {"priors": own}, gt, ignore, image)
+
+
+COSTS = [
+    {"type": "ClassificationCost", "weight": 1.0},
+    {"type": "FocalLossCost", "weight": 2.0},
+    {"type": "FocalLossCost", "alpha": 0.4, "gamma": 1.5, "eps": 1e-8},
+    {"type": "BBoxL1Cost", "weight": 5.0},
+    {"type": "BBoxL1Cost", "weight": 5.0, "box_format": "xywh"},
+    {"type": "IoUCost", "iou_mode": "giou", "weight": 2.0},
+    {"type": "IoUCost", "iou_mode": "iou"},
+    {"type": "FocalLossCost", "weight": 20.0, "binary_input": True},
+    {"type": "CrossEntropyLossCost", "weight": 5.0, "use_sigmoid": True},
+    {"type": "DiceCost", "weight": 5.0, "pred_act": True, "eps": 1.0},
+    {"type": "DiceCost", "naive_dice": False, "pred_act": True},
+    {"type": "BinaryFocalLossCost", "weight": 2.0},
+]
+
+
+@st.composite
+def queries(draw: Draw, image: tuple[int, int], topk: int, gt: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Boxes, logits and masks of queries, and masks and texts of the ground truths put into ``gt``."""
+    own = draw(priors(image, topk)).boxes[:40]
+    count, g = len(gt["bboxes"]), generator(draw(st.integers(0, 999)))
+    masks = torch.randn(len(own), 3, 5, generator=g)
+    if draw(st.booleans()):
+        masks = masks.round()
+    gt["masks"] = (torch.rand(count, 3, 5, generator=g) < 0.4).long()
+    gt["text_token_mask"] = torch.tensor([[True] * (NUM_CLASSES - 1) + [False]]).expand(count, -1)
+    gt["positive_maps"] = (torch.rand(count, NUM_CLASSES, generator=g) < 0.5).float()
+    return {"bboxes": draw(predicted(own, gt["bboxes"])), "scores": draw(logits(len(own))), "masks": masks}
+
+
+@st.composite
+def hungarian(draw: Draw) -> Trial:
+    """Hungarian with any costs."""
+    image = draw(IMAGES)
+    gt = draw(ground_truths(image))
+    pred = draw(queries(image, 4, gt))
+    costs = draw(st.lists(st.sampled_from(COSTS), min_size=1, max_size=6))
+    return Trial("HungarianAssigner", {"match_costs": costs}, pred, gt, None, image)
+
+
+@st.composite
+def mask_hungarian(draw: Draw) -> Trial:
+    """MaskHungarian with or without classes, some costs of weight 0."""
+    image = draw(IMAGES)
+    gt = draw(ground_truths(image))
+    pred = draw(queries(image, 4, gt))
+    gt, pred = {name: gt[name] for name in ("labels", "masks")}, {name: pred[name] for name in ("scores", "masks")}
+    config = {
+        "cls_cost": draw(st.sampled_from([COSTS[0], COSTS[1], {"type": "ClassificationCost", "weight": 0.0}])),
+        "mask_cost": draw(st.sampled_from([COSTS[7], COSTS[8], {"type": "CrossEntropyLossCost", "weight": 0.0}])),
+        "dice_cost": draw(st.sampled_from([COSTS[9], COSTS[10]])),
+    }
+    if draw(st.integers(0, 3)) == 0:
+        del pred["scores"]
+    return Trial("MaskHungarianAssigner", config, pred, gt, None, image, {"tensors": draw(st.booleans())})
+
+
+@st.composite
+def topk_hungarian(draw: Draw) -> Trial:
+    """TopkHungarian."""
+    image, topk = draw(IMAGES), draw(st.sampled_from([4, 8, 1]))
+    gt = draw(ground_truths(image))
+    pred = draw(queries(image, topk, gt))
+    gt = {name: gt[name] for name in ("bboxes", "labels")}
+    pred = {"scores": pred["scores"].sigmoid(), "bboxes": pred["bboxes"]}
+    return Trial("TopkHungarianAssigner", {"topk": topk}, pred, gt, None, image)
+
+
+TRIALS: dict[str, st.SearchStrategy[Trial]] = {
+    "MaxIoUAssigner": max_iou(),
+    "ApproxMaxIoUAssigner": approx_max_iou(),
+    "AscendMaxIoUAssigner": ascend_max_iou(),
+    "ATSSAssigner": atss(),
+    "TaskAlignedAssigner": task_aligned(),
+    "SimOTAAssigner": sim_ota(),
+    "DynamicSoftLabelAssigner": dynamic_soft_label(),
+    "HungarianAssigner": hungarian(),
+    "MaskHungarianAssigner": mask_hungarian(),
+    "TopkHungarianAssigner": topk_hungarian(),
+    "GridAssigner": grid(),
+    "ScaleRangeAssigner": scale_range(),
+    "UniformAssigner": uniform(),
+    "RegionAssigner": region(),
+    "CenterRegionAssigner": center_region(),
+    "PointAssigner": point(),
+    "MultiInstanceAssigner": multi_instance(),
+}
+"""A strategy for each assigner."""
