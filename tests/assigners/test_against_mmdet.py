@@ -10,6 +10,7 @@ Argued differences, which the scenes here leave out or the comparison allows; ea
 - Uniform's ``max_overlaps`` has length N, Region's ``labels`` are -1 where nothing is matched: compared so here;
 - TaskAligned's ``assign_metrics`` of a pair doesn't depend on the place of the pair in memory; mmdet's does at the last
   entries, which don't fill a register and are rounded by other instructions: within one unit in the last place there;
+  the same holds for DynamicSoftLabel's costs, and seldom for a decision between nearly equal ones: testing/parity.py;
 - MultiInstance needs as many boxes as instances in mmdet: test_multi_instance.py.
 """
 

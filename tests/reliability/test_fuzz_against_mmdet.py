@@ -33,10 +33,10 @@ OBJECTS = {"bboxes": torch.tensor([[0.0, 0.0, 9.0, 9.0]]), "labels": torch.tenso
 NOTHING = {"bboxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long)}
 OUTSIDE = {"bboxes": torch.tensor([[90.0, 90.0, 99.0, 99.0]]), "labels": torch.tensor([0])}
 POINTS = torch.tensor([[4.0, 4.0, 8.0], [12.0, 4.0, 8.0]])
-FLAT = {"bboxes": torch.tensor([[0.0, 0.0, 9.0, 9.0], [1.0, 1.0, 1.0, 9.0]]), "labels": torch.tensor([0, 1])}
+FLAT = {"bboxes": torch.tensor([[0.0, 0.0, 9.0, 9.0], [12.0, 1.0, 12.0, 9.0]]), "labels": torch.tensor([0, 1])}
 LOOSE = {"pos_iou_thr": 0.5, "neg_iou_thr": 0.4}
 EXPLAINED = {
-    "nothing": (Trial("ATSSAssigner", {"topk": 2}, {"priors": ANCHORS}, OBJECTS, rest={"levels": [4]}), []),
+    "nothing": (Trial("ATSSAssigner", {"topk": 4}, {"priors": ANCHORS}, OBJECTS, rest={"levels": [4]}), []),
     "a": (Trial("MaxIoUAssigner", LOOSE, {"priors": ANCHORS}, OUTSIDE), [parity.NO_OVERLAP]),
     "b": (
         Trial("MaxIoUAssigner", {**LOOSE, "ignore_iof_thr": 0.5}, {"priors": ANCHORS}, NOTHING, OBJECTS),

@@ -442,7 +442,7 @@ def even_rounding() -> Iterator[None]:
     mmdet's own results depend on the place of a pair: the last entries, which fill no register of the CPU, are worked
     on by other instructions.
     """
-    power, sigmoid = torch.Tensor.__pow__, torch.Tensor.sigmoid
+    power, sigmoid, power_of = torch.Tensor.__pow__, torch.Tensor.sigmoid, torch.pow
 
     def even_power(base: Tensor, exponent: Any) -> Tensor:
         return power(base, exponent) if isinstance(exponent, Tensor) else evenly(lambda x: power(x, exponent), base)
@@ -450,11 +450,14 @@ def even_rounding() -> Iterator[None]:
     def even_sigmoid(values: Tensor) -> Tensor:
         return evenly(sigmoid, values)
 
-    torch.Tensor.__pow__, torch.Tensor.sigmoid = even_power, even_sigmoid  # type: ignore
+    def even_power_of(base: float, exponent: Tensor) -> Tensor:
+        return evenly(lambda x: power_of(base, x), exponent)
+
+    torch.Tensor.__pow__, torch.Tensor.sigmoid, torch.pow = even_power, even_sigmoid, even_power_of  # type: ignore
     try:
         yield
     finally:
-        torch.Tensor.__pow__ = power  # type: ignore
+        torch.Tensor.__pow__, torch.pow = power, power_of  # type: ignore
         del torch.Tensor.sigmoid
 
 
