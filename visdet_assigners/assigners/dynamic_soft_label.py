@@ -58,9 +58,9 @@ def dynamic_soft_label(
     Returns:
         Assignment with ``quality`` = IoU of the predicted with the matched box, 0 elsewhere.
 
-    Differs from mmdet: a box of no area gets no positive, quality is 0 where nothing is matched (mmdet: -1e8), and equal
-    distances cost the same wherever they stand in memory; mmdet's last entries, which fill no register, are rounded by
-    other instructions, and among nearly equal costs that may decide.
+    Differs from mmdet: a box of no area gets no positive, quality is 0 where nothing is matched (mmdet: -1e8), and
+    equal distances cost the same wherever they stand in memory; mmdet's last entries, which fill no register, are
+    rounded by other instructions, and among nearly equal costs that may decide.
     """
     if len(gts) == 0 or len(points) == 0:
         return Assignment(all_negative(len(points), points), points.new_zeros(len(points), dtype=torch.float32))
