@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from visdet_assigners.checkpoints import guard_mmengine
 from visdet_assigners.cli import UserError
 from visdet_assigners.observe.masks import matched_masks
 from visdet_assigners.observe.tap import AssignmentRecord, record_assignments
@@ -108,6 +109,9 @@ def build_model(cfg: Config, checkpoint: str | None, epoch: int | None = None) -
         cfg: the config.
         checkpoint: file or address; None for random weights.
         epoch: for heads that change their assigner while training; the checkpoint's if None, else 0.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged, or could run code.
     """
     model = MODELS.build(copy.deepcopy(cfg.model))
     meta = {}
@@ -121,6 +125,7 @@ def build_model(cfg: Config, checkpoint: str | None, epoch: int | None = None) -
         model.init_weights()
         logger.setLevel(level)
     else:
+        guard_mmengine()
         meta = load_checkpoint(model, checkpoint, map_location="cpu").get("meta", {})
     epoch = meta.get("epoch", 0) if epoch is None else epoch
     hub = MessageHub.get_current_instance()  # where heads and augmentations look up how far training is
