@@ -13,10 +13,9 @@ class Model(torch.nn.Linear):
         return dict(loss=loss)
 
 
-def train(folder, epochs, hook="visdet_assigners.SafeCheckpointHook", **arguments):
-    runner = Runner(
-        Model(2, 1),
-        str(folder),
+def train(folder, epochs, hook="visdet_assigners.SafeCheckpointHook", width=1, more=None, **arguments):
+    """Train, and write a checkpoint of each epoch; ``more`` are options of the runner, the others of the hook."""
+    options = dict(
         train_dataloader=dict(dataset=[0, 1], sampler=dict(type="DefaultSampler", shuffle=False), batch_size=1),
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
         optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.1)),
@@ -24,5 +23,6 @@ def train(folder, epochs, hook="visdet_assigners.SafeCheckpointHook", **argument
         experiment_name=folder.name,
         log_level="ERROR",
     )
+    runner = Runner(Model(2, width), str(folder), **options | (more or {}))
     runner.train()
     return runner

@@ -16,6 +16,7 @@ import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any, ClassVar
 
 import numpy as np
@@ -88,6 +89,17 @@ class WholeFilesBackend(LocalBackend):
 register_backend(BACKEND, WholeFilesBackend, force=True)
 
 
+class _PointingElsewhere:
+    """A runner whose ``last_checkpoint`` mmengine writes into another folder: it empties the file before it writes."""
+
+    def __init__(self, runner: Any, work_dir: str) -> None:
+        self._runner = runner
+        self.work_dir = work_dir
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._runner, name)
+
+
 @HOOKS.register_module()
 class SafeCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook`` that writes whole files on a local disk and removes older ones afterwards.
@@ -118,7 +130,7 @@ class SafeCheckpointHook(CheckpointHook):
         """Go on from the random states of the checkpoint that is resumed; remove what a kill left half written."""
         super().before_train(runner)
         if self.backend_args == dict(backend=BACKEND) and is_main_process():
-            for part in Path(self.out_dir).glob(f".*.pth{PART}"):
+            for part in (*Path(self.out_dir).glob(f".*.pth{PART}"), Path(runner.work_dir, f".last_checkpoint{PART}")):
                 part.unlink(missing_ok=True)
         loader = runner.train_dataloader
         by_iter = isinstance(runner.train_loop, IterBasedTrainLoop)
@@ -155,11 +167,11 @@ class SafeCheckpointHook(CheckpointHook):
         if self._loader is not None:
             own = dict(main=random_state(), workers=self._loader.states, seeds=self._loader.seeds())
             self._gathered = all_gather_object(own)
-        super()._save_checkpoint_with_step(runner, step, meta)
+        with TemporaryDirectory() as folder:
+            super()._save_checkpoint_with_step(_PointingElsewhere(runner, folder), step, meta)
         self._gathered = None
-        pointer = Path(runner.work_dir, "last_checkpoint")
-        if pointer.is_file() and self.backend_args == dict(backend=BACKEND):
-            write_whole(pointer, str(self.last_ckpt).encode())
+        if is_main_process():
+            write_whole(Path(runner.work_dir, "last_checkpoint"), str(self.last_ckpt).encode())
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Add the random states of all processes to what is written."""
