@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Test with several processes: tools/dist_test.sh CONFIG CHECKPOINT GPUS [options of test.py]
 # Without a GPU it starts GPUS processes on the CPU. NNODES, NODE_RANK, MASTER_ADDR and PORT set up several machines.
+# Where one process ends, torchrun ends the others; where one hangs, they stop after env_cfg.dist_cfg.timeout seconds.
 set -euo pipefail
 [ $# -ge 3 ] || { echo "usage: $0 CONFIG CHECKPOINT GPUS [options of test.py]" >&2; exit 2; }
 "${PYTHON:-python}" -m torch.distributed.run \

@@ -62,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             from mmdet.evaluation import DumpDetResults
 
             runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
-        runner.test()
+        with cli.lost_processes():
+            runner.test()
 
 
 if __name__ == "__main__":

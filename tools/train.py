@@ -80,7 +80,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             stop_at_images=args.bad_images == "stop",
         )
         cli.check_assigners(cfg)
-        cli.build_runner(cfg).train()
+        with cli.lost_processes():
+            cli.build_runner(cfg).train()
 
 
 if __name__ == "__main__":

@@ -12,11 +12,13 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
 from mmengine.config import Config, DictAction
+from mmengine.dist import get_dist_info
 from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
@@ -33,6 +35,9 @@ from visdet_assigners.checkpoints import (
 )
 from visdet_assigners.images import ImageError
 from visdet_assigners.registry import REGISTERED, SCOPE, is_ours
+
+TIMEOUT = 600
+"""Seconds that a process waits for the others where the config doesn't say: NCCL's default; gloo's is half an hour."""
 
 
 class UserError(Exception):
@@ -556,15 +561,35 @@ def _check_path(where: str, what: str, path: Any, root: str = "") -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build mmengine's runner, or the one that the config names; processes of torchrun also work without a GPU."""
+    """Build mmengine's runner, or the one that the config names; processes of torchrun also work without a GPU.
+
+    A process waits for the others as many seconds as ``env_cfg.dist_cfg.timeout`` says, or `TIMEOUT`.
+    """
     import torch
     from mmdet.utils import setup_cache_size_limit_of_dynamo
 
     setup_cache_size_limit_of_dynamo()
+    if cfg.launcher != "none":
+        cfg.setdefault("env_cfg", {}).setdefault("dist_cfg", {"backend": "nccl"}).setdefault("timeout", TIMEOUT)
     if cfg.launcher == "pytorch" and not torch.cuda.is_available():
         # mmengine's own set-up asks for a CUDA device, here and for the wrapper of the model.
-        torch.distributed.init_process_group("gloo")
+        torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=cfg.env_cfg.dist_cfg.timeout))
         wrapper = {"type": "MMDistributedDataParallel", "device_ids": None, "broadcast_buffers": False}
         wrapper["find_unused_parameters"] = cfg.get("find_unused_parameters", False)
         cfg.setdefault("model_wrapper_cfg", wrapper)
     return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+
+
+@contextmanager
+def lost_processes() -> Iterator[None]:
+    """Say in one line that another process of the training is gone or hangs, and exit with status 1."""
+    try:
+        yield
+    except RuntimeError as error:
+        rank, size = get_dist_info()
+        if size == 1 or not re.search("closed by peer|connection reset|timed out|timeout", str(error), re.IGNORECASE):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        print(f"{Path(sys.argv[0]).name}: process {rank} of {size} stops: another one is gone or hangs ({reason}); the "
+              "reason is in what that one printed; mend it and go on with --resume", file=sys.stderr)  # fmt: skip
+        sys.exit(1)

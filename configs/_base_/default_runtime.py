@@ -9,8 +9,11 @@ default_hooks = dict(
     visualization=dict(type="DetVisualizationHook"),
 )
 
+# A process of several that has waited 10 minutes for the others stops; without a GPU, gloo takes NCCL's place.
 env_cfg = dict(
-    cudnn_benchmark=False, mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0), dist_cfg=dict(backend="nccl")
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
+    dist_cfg=dict(backend="nccl", timeout=600),
 )
 
 vis_backends = [dict(type="LocalVisBackend")]
