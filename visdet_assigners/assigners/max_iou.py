@@ -144,11 +144,11 @@ def match_table(
     quality, best_gt, block_best = best_ground_truths(table, least=pos_iou_thr)
     low, high = threshold_band(neg_iou_thr)
     negative = (quality >= low) & (quality < high)
-    gt_index = torch.where(negative, NEGATIVE, IGNORED)
+    gt_index = torch.full_like(best_gt, IGNORED).masked_fill_(negative, NEGATIVE)
     gt_index = torch.where(quality >= pos_iou_thr, best_gt, gt_index)
     if match_low_quality:
         best = block_best.amax(dim=-2)  # (..., M)
-        taken_by = best_priors(table, block_best, (best >= min_pos_iou) & (best > 0), gt_max_assign_all)
+        taken_by = best_priors(table, block_best, best, (best >= min_pos_iou) & (best > 0), gt_max_assign_all)
         gt_index = torch.where(taken_by >= 0, taken_by, gt_index)
     return gt_index, quality
 

@@ -7,8 +7,6 @@ and is equal to it to the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -65,25 +63,29 @@ def box_overlaps(boxes1: Tensor, boxes2: Tensor, mode: str = "iou", aligned: boo
         raise ValueError(f"aligned overlaps need as many boxes on both sides, got {counts}")
     # Each coordinate in one piece, so that the arithmetic runs along it; in place, so that few matrices are made.
     columns1, columns2 = boxes1.mT.contiguous(), boxes2.mT.contiguous()  # (..., 4, A), (..., 4, B)
+    area1, area2 = (_area_of_columns(columns) for columns in (columns1, columns2))  # (..., A), (..., B)
     if not aligned:
         columns1, columns2 = columns1[..., None], columns2[..., None, :]
+        area1, area2 = area1[..., None], area2[..., None, :]
     first, second = (columns.unbind(-2 if aligned else -3) for columns in (columns1, columns2))  # x1, y1, x2, y2
 
     def extent(axis: int, outer: bool) -> Tensor:
         low, high = (torch.min, torch.max) if outer else (torch.max, torch.min)
         return high(first[axis + 2], second[axis + 2]).sub_(low(first[axis], second[axis])).clamp_(min=0)
 
-    def area(sides: Sequence[Tensor]) -> Tensor:
-        return (sides[2] - sides[0]) * (sides[3] - sides[1])
-
     overlap = extent(0, outer=False).mul_(extent(1, outer=False))
-    union = area(first) if mode == "iof" else (area(first) + area(second)).sub_(overlap)
-    union.clamp_(min=eps)
-    iou = overlap.div_(union)
+    union = area1 if mode == "iof" else (area1 + area2).sub_(overlap)
+    iou = overlap.div_(union.clamp_(min=eps))
     if mode != "giou":
         return iou
     enclosing = extent(0, outer=True).mul_(extent(1, outer=True)).clamp_(min=eps)
     return iou.sub_((enclosing - union).div_(enclosing))
+
+
+def _area_of_columns(columns: Tensor) -> Tensor:
+    """Areas of boxes given as columns: (..., 4, N) -> (..., N)."""
+    width, height = (columns[..., 2:, :] - columns[..., :2, :]).unbind(-2)
+    return width * height
 
 
 def box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:

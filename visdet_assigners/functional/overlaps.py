@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -146,47 +146,54 @@ def best_ground_truths(table: OverlapTable, least: float = float("inf")) -> tupl
         qualities.append(quality)
         firsts.append(first)
         bests.append(best)
-    quality = torch.cat(qualities, dim=-1)
+    quality = joined(qualities)
     if table.ignored is not None:  # also where nothing is near
         quality = quality.masked_fill(table.ignored, -1)
-    return quality, torch.cat(firsts, dim=-1), torch.stack(bests, dim=-2)
+    return quality, joined(firsts), torch.stack(bests, dim=-2)
 
 
-def best_priors(table: OverlapTable, block_best: Tensor, allowed: Tensor, share: bool) -> Tensor:
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Parts one after another along the last dimension; one alone is not copied."""
+    return torch.cat(list(parts), dim=-1) if len(parts) > 1 else parts[0]
+
+
+def best_priors(table: OverlapTable, block_best: Tensor, best: Tensor, allowed: Tensor, share: bool) -> Tensor:
     """Let each allowed ground truth take the prior that overlaps it most; of several takers the last wins.
 
     Args:
         table: of M ground truths and N priors.
         block_best: (..., B, M), the best overlap of each ground truth in each block of the table.
+        best: (..., M), the best of them, finite.
         allowed: (..., M) bool, the ground truths that may take.
         share: a ground truth takes all the priors that have its best overlap; otherwise the first of them.
 
     Returns:
         (..., N) int64, the taker of each prior, -1 where there is none.
     """
-    best = block_best.amax(dim=-2)  # (..., M)
-    holds = (block_best == best[..., None, :]) & allowed[..., None, :]  # (..., B, M)
-    last_row = table.blocks[-1].rows.stop
-    takers, firsts = [], torch.full_like(best, last_row, dtype=torch.long)
-    number = torch.arange(1, table.num_gts + 1, dtype=torch.int32, device=best.device)
+    best = torch.where(allowed, best, float("inf"))  # which no prior has
+    holds = block_best == best[..., None, :]  # (..., B, M)
+    last_row, device = table.blocks[-1].rows.stop, best.device
+    takers, firsts = [], None if share else torch.full_like(best, last_row, dtype=torch.long)
+    number = torch.arange(1, table.num_gts + 1, dtype=torch.int32, device=device)
     for index, block in enumerate(table.blocks):
         columns = holds[index].nonzero()[:, 0] if table.sparse else None
-        rows = torch.arange(block.rows.start, block.rows.stop, device=best.device)
         if columns is not None and not len(columns):
-            takers.append(torch.zeros_like(rows, dtype=torch.int32))
+            size = block.rows.stop - block.rows.start
+            takers.append(number.new_zeros(size))
             continue
         overlaps = table.at(Block(block.rows, columns))  # (..., m, n)
         mine = slice(None) if columns is None else columns
-        takes = (overlaps == best[..., mine, None]) & holds[..., index, mine, None]
-        if share:
+        takes = overlaps == best[..., mine, None]
+        if firsts is None:
             takers.append((takes * number[mine, None]).amax(dim=-2))
         else:
+            rows = torch.arange(block.rows.start, block.rows.stop, device=device)
             first = torch.where(takes, rows, last_row).amin(dim=-1)
             firsts[..., mine] = torch.minimum(firsts[..., mine], first)
-    if share:
-        return torch.cat(takers, dim=-1).long() - 1
+    if firsts is None:
+        return joined(takers).long().sub_(1)
     # The place behind the last row is for those that take nothing.
-    nobody = torch.full_like(best[..., :1], -1, dtype=torch.long).expand(*best.shape[:-1], last_row + 1)
+    nobody = firsts.new_full((1,), -1).expand(*firsts.shape[:-1], last_row + 1)
     return nobody.scatter_reduce(-1, firsts, (number.long() - 1).expand_as(firsts), "amax")[..., :-1]
 
 
