@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from visdet_assigners.functional.tensors import padded
@@ -217,7 +218,5 @@ def to_assign_results(gt_index: Tensor, quality: Tensor | None, gt_labels: Seque
 def in_mmdets_form(gt_index: Tensor, gt_labels: Tensor) -> tuple[Tensor, Tensor]:
     """``gt_inds`` (..., N) and ``labels`` (..., N) from ``gt_index`` (..., N) and the classes (..., M); M may be 0."""
     gt_inds = gt_index + 1
-    if not gt_labels.shape[-1]:
-        return gt_inds, torch.full_like(gt_index, -1)
-    labels = gt_labels.long().gather(-1, gt_index.clamp(min=0))
-    return gt_inds, labels.masked_fill_(gt_index < 0, -1)
+    around = F.pad(gt_labels.long(), (1, 1), value=-1)  # the first for background, the last for what is ignored
+    return gt_inds, around.take(gt_inds) if gt_inds.ndim == 1 else around.gather(-1, gt_inds.clamp(min=0))

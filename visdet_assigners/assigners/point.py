@@ -16,6 +16,7 @@ from visdet_assigners.assigners.memory import within_memory
 from visdet_assigners.assignment import NEGATIVE, Assignment, AssignResult, all_negative, to_assign_result
 from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.boxes import box_area, box_center
+from visdet_assigners.functional.grids import Grid, crossings, grid_of
 from visdet_assigners.functional.resolve import best_claim
 from visdet_assigners.functional.select import largest_of_each, top
 from visdet_assigners.functional.tensors import as_tensor
@@ -23,6 +24,8 @@ from visdet_assigners.registry import register
 
 MANY = 1024
 """Points of a level from which on a shortlist of them pays."""
+SLACK = 1e-5
+"""By which part a square may exceed the least to be on it: many times what rounding does."""
 
 
 def point(points: Tensor, gts: Tensor, level_sizes: Sequence[int], scale: float = 4, pos_num: int = 3) -> Assignment:
@@ -88,8 +91,13 @@ def nearest_points(
     """
     count, every = min(count, len(points)), torch.arange(len(center), device=points.device)
     prior, gt, distances = [every[:0]], [every[:0]], [points.new_zeros(0)]
-    for block in split(len(center), 4 * points.element_size() * len(points), points.device):
-        if far is None and count == 1 and len(points) >= MANY:
+    shortlist = far is None and count == 1 and len(points) >= MANY and len(center) > 0
+    grid = grid_of(*points.unbind(1)) if shortlist else None
+    width = len(points) if grid is None else len(grid.rows) + len(grid.columns)
+    for block in split(len(center), 4 * points.element_size() * width, points.device):
+        if shortlist and grid is not None:
+            nearest, distance = nearest_on_grid(points, grid, center[block], side[block])
+        elif shortlist:
             nearest, distance = shortlisted(points, center[block], side[block])
         else:
             distance = scaled_distance(points, center[block, None], side[block, None])  # (m, n)
@@ -113,7 +121,22 @@ def shortlisted(points: Tensor, center: Tensor, side: Tensor) -> tuple[Tensor, T
     """
     x, y = points.T.contiguous()
     square = ((x - center[:, :1]) / side[:, :1]).pow_(2).add_(((y - center[:, 1:]) / side[:, 1:]).pow_(2))  # (m, n)
-    gt, prior = (square <= square.amin(dim=1, keepdim=True) * (1 + 1e-5)).nonzero().unbind(1)
+    gt, prior = (square <= square.amin(dim=1, keepdim=True) * (1 + SLACK)).nonzero().unbind(1)
+    return nearest_of_pairs(points, center, side, gt, prior)
+
+
+def nearest_on_grid(points: Tensor, grid: Grid, center: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
+    """The same for points on a grid: who is near enough stands in a column and in a row that is."""
+    across = ((grid.columns - center[:, :1]) / side[:, :1]).pow_(2)  # (m, w)
+    down = ((grid.rows - center[:, 1:]) / side[:, 1:]).pow_(2)  # (m, h)
+    least = across.amin(dim=1, keepdim=True), down.amin(dim=1, keepdim=True)
+    slack = SLACK * (least[0] + least[1])
+    gt, prior = crossings(grid, down <= least[1] + slack, across <= least[0] + slack)
+    return nearest_of_pairs(points, center, side, gt, prior)
+
+
+def nearest_of_pairs(points: Tensor, center: Tensor, side: Tensor, gt: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest point of each centre among pairs (P,), (P,), ascending: its row, (m, 1), and its distance."""
     distance = scaled_distance(points[prior], center[gt], side[gt])
     pair = largest_of_each(-distance, gt, len(center), 1)
     return prior[pair], distance[pair]

@@ -15,10 +15,14 @@ from torch import Tensor
 from visdet_assigners.assigners.base import BaseAssigner
 from visdet_assigners.assigners.memory import within_memory
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, all_negative, to_assign_result
-from visdet_assigners.functional.blocks import static_shapes
+from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.boxes import box_area
+from visdet_assigners.functional.grids import Grid, crossings, grid_of
 from visdet_assigners.functional.overlaps import near_blocks
 from visdet_assigners.registry import register
+
+PAIR = 64
+"""Bytes that a pair of a ground truth and an anchor takes where those inside are listed."""
 
 
 def inner_parts(boxes: Tensor, ratio: float, size: tuple[int, int]) -> Tensor:
@@ -102,13 +106,16 @@ def decide_level(cells: Tensor, inner: Tensor, ring: Tensor, on_level: Tensor, b
     Returns:
         (n,) int64 indices of ground truths, ``NEGATIVE`` or ``IGNORED``.
     """
-    x, y = (cells[:, 0] + cells[:, 2]) * 0.5, (cells[:, 1] + cells[:, 3]) * 0.5
-    centers = torch.stack([x, y, x, y], dim=1)
-    around = torch.cat([torch.minimum(inner, ring)[:, :2], torch.maximum(inner, ring)[:, 2:]], dim=1)
     number = torch.arange(1, len(inner) + 1, dtype=torch.int32, device=cells.device)
     kept = slice(None) if static_shapes(cells.device) else (on_level | beside).nonzero()[:, 0]
-    if len(number[kept]) == 0:
+    if len(number[kept]) == 0 or len(cells) == 0:
         return all_negative(len(cells), cells)
+    x, y = (cells[:, 0] + cells[:, 2]) * 0.5, (cells[:, 1] + cells[:, 3]) * 0.5
+    grid = None if static_shapes(cells.device) else grid_of(x, y)
+    if grid is not None:
+        return decide_grid(grid, *(values[kept] for values in (inner, ring, on_level, beside, number)))
+    centers = torch.stack([x, y, x, y], dim=1)
+    around = torch.cat([torch.minimum(inner, ring)[:, :2], torch.maximum(inner, ring)[:, 2:]], dim=1)
     decided = []
     for block in near_blocks(centers[:, None], around[kept], 2, reach=0.0):
         here = number[kept] if block.columns is None else number[kept][block.columns]  # (m,), from 1
@@ -119,9 +126,45 @@ def decide_level(cells: Tensor, inner: Tensor, ring: Tensor, on_level: Tensor, b
         claim = (in_inner | in_ring) & on_level[own, None]
         nobody = torch.zeros_like(x[None, block.rows], dtype=torch.int32)
         last = torch.cat([claim * (2 * here[:, None] + in_inner), nobody]).amax(dim=0)
-        gt_index = torch.where(last == 0, NEGATIVE, torch.where(last % 2 == 1, last // 2 - 1, IGNORED)).long()
-        decided.append(gt_index.masked_fill((in_ring & beside[own, None]).any(dim=0), IGNORED))
-    return torch.cat(decided) if decided else all_negative(0, cells)
+        decided.append(winners(last).masked_fill((in_ring & beside[own, None]).any(dim=0), IGNORED))
+    return torch.cat(decided)
+
+
+def decide_grid(grid: Grid, inner: Tensor, ring: Tensor, on_level: Tensor, beside: Tensor, number: Tensor) -> Tensor:
+    """Match the anchors of one level that stand on a grid: `decide_level` in fewer steps, on a CPU.
+
+    Args:
+        grid: of n anchors.
+        inner: (m, 4) of some ground truths, as in `decide_level`.
+        ring: (m, 4), likewise.
+        on_level: (m,) bool, likewise.
+        beside: (m,) bool, likewise.
+        number: (m,) of the ground truths, from 1.
+    """
+
+    def spans(parts: Tensor) -> tuple[Tensor, Tensor]:
+        x1, y1, x2, y2 = parts[:, None].unbind(-1)  # (m, 1) each
+        return (grid.rows >= y1) & (grid.rows <= y2), (grid.columns >= x1) & (grid.columns <= x2)
+
+    last = torch.zeros(len(grid.rows) * len(grid.columns), dtype=torch.long)
+    gt_index, ignored = all_negative(len(last), last), []
+    for parts, odd in ((ring, 0), (inner, 1)):
+        rows, columns = spans(parts)
+        most = int((rows.sum(dim=1) * columns.sum(dim=1)).max())
+        for block in split(len(parts), PAIR * most, last.device, least=len(parts)):
+            gt, cell = crossings(grid, rows[block], columns[block])
+            mine = on_level[block][gt]
+            last.scatter_reduce_(0, cell[mine], (2 * number[block].long() + odd)[gt[mine]], "amax")
+            ignored += [cell[beside[block][gt]]] * (odd == 0)
+    claimed = last.nonzero()[:, 0]
+    gt_index[claimed] = winners(last[claimed])
+    gt_index[torch.cat(ignored)] = IGNORED
+    return gt_index
+
+
+def winners(last: Tensor) -> Tensor:
+    """Who wins by the highest claim (n,): 2 * number, from 1, odd where to an inner part, 0 where nobody has one."""
+    return torch.where(last == 0, NEGATIVE, torch.where(last % 2 == 1, last // 2 - 1, IGNORED)).long()
 
 
 def inside_image(anchors: Tensor, valid: Tensor, image_size: tuple[int, int], border: float) -> Tensor:
