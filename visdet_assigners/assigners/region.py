@@ -18,30 +18,29 @@ from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignRes
 from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.boxes import box_area
 from visdet_assigners.functional.grids import Grid, crossings, grid_of
-from visdet_assigners.functional.overlaps import near_blocks
+from visdet_assigners.functional.overlaps import joined, near_blocks
 from visdet_assigners.registry import register
 
 PAIR = 64
 """Bytes that a pair of a ground truth and an anchor takes where those inside are listed."""
 
 
-def inner_parts(boxes: Tensor, ratio: float, size: tuple[int, int]) -> Tensor:
+def inner_parts(boxes: Tensor, ratio: float, sizes: Tensor) -> Tensor:
     """The inner part of boxes, its borders rounded to whole cells.
 
     Args:
-        boxes: (M, 4) xyxy in cells.
+        boxes: (L, M, 4) xyxy in cells of each level.
         ratio: share of the width and height that is kept.
-        size: (height, width) of the feature map.
+        sizes: (L, 2), width and height of each feature map.
 
     Returns:
-        (M, 4) xyxy in cells; the borders belong to it.
+        (L, M, 4) xyxy in cells; the borders belong to it.
     """
     margin = (1 - ratio) / 2
-    low = (1 - margin) * boxes[:, :2] + margin * boxes[:, 2:]
-    high = margin * boxes[:, :2] + (1 - margin) * boxes[:, 2:]
-    x, y = torch.stack([low, high], dim=1).round().unbind(-1)  # (M, 2) each
-    height, width = size
-    return torch.stack([x.clamp(min=0, max=width), y.clamp(min=0, max=height)], dim=2).flatten(1)
+    low = (1 - margin) * boxes[..., :2] + margin * boxes[..., 2:]
+    high = margin * boxes[..., :2] + (1 - margin) * boxes[..., 2:]
+    corners = torch.stack([low, high], dim=2).round()  # (L, M, 2, 2)
+    return torch.minimum(corners.clamp(min=0), sizes[:, None, None]).flatten(2)
 
 
 def inside_parts(x: Tensor, y: Tensor, parts: Tensor) -> Tensor:
@@ -83,17 +82,32 @@ def region(
         torch.tensor(float(anchor_scale * strides[0]), dtype=gts.dtype)
     )
     target = torch.floor(target + 0.5).clamp(min=0, max=len(level_sizes) - 1)  # (M,), a box of no area on the first
+    boxes = torch.stack([gts / stride for stride in strides])  # (L, M, 4)
+    sizes = torch.tensor([(width, height) for height, width in featmap_sizes], dtype=gts.dtype)
+    sizes = sizes.to(gts.device, non_blocking=True)  # (L, 2)
+    inner, ring = (inner_parts(boxes, ratio, sizes) for ratio in (center_ratio, ignore_ratio))  # (L, M, 4)
+    levels = torch.arange(len(strides), device=gts.device)[:, None]
+    on_level, beside = target == levels, (target - levels).abs() == 1  # (L, M)
+    meaning = meanings(len(gts), gts)
     decided, start = [], 0
-    for level, (size, featmap_size, stride) in enumerate(zip(level_sizes, featmap_sizes, strides)):
-        cells, boxes = anchors[start : start + size] / stride, gts / stride
-        inner = inner_parts(boxes, center_ratio, featmap_size)  # (M, 4)
-        ring = inner_parts(boxes, ignore_ratio, featmap_size)
-        decided.append(decide_level(cells, inner, ring, target == level, (target - level).abs() == 1))
+    for level, (size, stride) in enumerate(zip(level_sizes, strides)):
+        cells = anchors[start : start + size] / stride
+        decided.append(decide_level(cells, inner[level], ring[level], on_level[level], beside[level], meaning))
         start += size
     return Assignment(torch.cat(decided))
 
 
-def decide_level(cells: Tensor, inner: Tensor, ring: Tensor, on_level: Tensor, beside: Tensor) -> Tensor:
+def meanings(num_gts: int, like: Tensor) -> Tensor:
+    """What claims mean, (2 M + 2,) int64: 2 k + 1 is to the inner part of ground truth k - 1, 2 k to its ring, 0 none."""
+    inner = torch.arange(-1, num_gts, device=like.device)
+    meaning = torch.stack([torch.full_like(inner, IGNORED), inner], dim=1).flatten()
+    meaning[:1] = NEGATIVE
+    return meaning
+
+
+def decide_level(
+    cells: Tensor, inner: Tensor, ring: Tensor, on_level: Tensor, beside: Tensor, meaning: Tensor
+) -> Tensor:
     """Match the anchors of one level.
 
     Args:
@@ -102,36 +116,46 @@ def decide_level(cells: Tensor, inner: Tensor, ring: Tensor, on_level: Tensor, b
         ring: (M, 4), those in which they aren't negative.
         on_level: (M,) bool, the ground truths whose size belongs to this level.
         beside: (M,) bool, those that belong to a level next to it.
+        meaning: (2 M + 2,) int64, see `meanings`.
 
     Returns:
         (n,) int64 indices of ground truths, ``NEGATIVE`` or ``IGNORED``.
     """
-    number = torch.arange(1, len(inner) + 1, dtype=torch.int32, device=cells.device)
-    kept = slice(None) if static_shapes(cells.device) else (on_level | beside).nonzero()[:, 0]
-    if len(number[kept]) == 0 or len(cells) == 0:
+    sparse = not static_shapes(cells.device)
+    ring_claim = 2 * torch.arange(1, len(inner) + 1, dtype=torch.int32, device=cells.device)  # (M,)
+    if sparse:
+        kept = (on_level | beside).nonzero()[:, 0]
+        values = inner, ring, on_level, beside, ring_claim
+        inner, ring, on_level, beside, ring_claim = (value[kept] for value in values)
+    if len(inner) == 0 or len(cells) == 0:
         return all_negative(len(cells), cells)
-    x, y = (cells[:, 0] + cells[:, 2]) * 0.5, (cells[:, 1] + cells[:, 3]) * 0.5
-    grid = None if static_shapes(cells.device) else grid_of(x, y)
-    if grid is not None:
-        return decide_grid(grid, *(values[kept] for values in (inner, ring, on_level, beside, number)))
-    centers = torch.stack([x, y, x, y], dim=1)
-    around = torch.cat([torch.minimum(inner, ring)[:, :2], torch.maximum(inner, ring)[:, 2:]], dim=1)
+    x, y = ((cells[:, :2] + cells[:, 2:4]) * 0.5).T.contiguous()  # (n,) each
+    around = ring
+    if sparse:
+        grid = grid_of(x, y)
+        if grid is not None:
+            return decide_grid(grid, inner, ring, on_level, beside, ring_claim, meaning)
+        around = torch.cat([torch.minimum(inner, ring)[:, :2], torch.maximum(inner, ring)[:, 2:]], dim=1)
     decided = []
-    for block in near_blocks(centers[:, None], around[kept], 2, reach=0.0):
-        here = number[kept] if block.columns is None else number[kept][block.columns]  # (m,), from 1
-        own = here.long() - 1
+    for block in near_blocks(torch.stack([x, y, x, y], dim=1)[:, None], around, 2, reach=0.0):
+        own = slice(None) if block.columns is None else block.columns
+        if block.columns is not None and len(block.columns) == 0:
+            decided.append(all_negative(block.rows.stop - block.rows.start, cells))
+            continue
         in_inner = inside_parts(x[block.rows], y[block.rows], inner[own])  # (m, n)
         in_ring = inside_parts(x[block.rows], y[block.rows], ring[own])
         # The last claim wins; odd where it is to the inner part.
         claim = (in_inner | in_ring) & on_level[own, None]
-        nobody = torch.zeros_like(x[None, block.rows], dtype=torch.int32)
-        last = torch.cat([claim * (2 * here[:, None] + in_inner), nobody]).amax(dim=0)
-        decided.append(winners(last).masked_fill((in_ring & beside[own, None]).any(dim=0), IGNORED))
-    return torch.cat(decided)
+        last = (claim * (ring_claim[own, None] + in_inner)).amax(dim=0)
+        gt_index = meaning.index_select(0, last)
+        decided.append(gt_index.masked_fill_((in_ring & beside[own, None]).any(dim=0), IGNORED))
+    return joined(decided)
 
 
-def decide_grid(grid: Grid, inner: Tensor, ring: Tensor, on_level: Tensor, beside: Tensor, number: Tensor) -> Tensor:
-    """Match the anchors of one level that stand on a grid: `decide_level` in fewer steps, on a CPU.
+def decide_grid(
+    grid: Grid, inner: Tensor, ring: Tensor, on_level: Tensor, beside: Tensor, ring_claim: Tensor, meaning: Tensor
+) -> Tensor:
+    """Match the anchors of one level that stand on a grid, on a CPU: those inside are listed, the others not met.
 
     Args:
         grid: of n anchors.
@@ -139,32 +163,22 @@ def decide_grid(grid: Grid, inner: Tensor, ring: Tensor, on_level: Tensor, besid
         ring: (m, 4), likewise.
         on_level: (m,) bool, likewise.
         beside: (m,) bool, likewise.
-        number: (m,) of the ground truths, from 1.
+        ring_claim: (m,), the claim of each to an anchor in its ring; to the inner part 1 more.
+        meaning: of claims, see `meanings`.
     """
-
-    def spans(parts: Tensor) -> tuple[Tensor, Tensor]:
+    last = torch.zeros(len(grid.rows) * len(grid.columns), dtype=torch.int32)
+    ignored = []
+    for parts, claim in ((ring, ring_claim), (inner, ring_claim + 1)):
         x1, y1, x2, y2 = parts[:, None].unbind(-1)  # (m, 1) each
-        return (grid.rows >= y1) & (grid.rows <= y2), (grid.columns >= x1) & (grid.columns <= x2)
-
-    last = torch.zeros(len(grid.rows) * len(grid.columns), dtype=torch.long)
-    gt_index, ignored = all_negative(len(last), last), []
-    for parts, odd in ((ring, 0), (inner, 1)):
-        rows, columns = spans(parts)
+        rows, columns = (grid.rows >= y1) & (grid.rows <= y2), (grid.columns >= x1) & (grid.columns <= x2)
         most = int((rows.sum(dim=1) * columns.sum(dim=1)).max())
         for block in split(len(parts), PAIR * most, last.device, least=len(parts)):
             gt, cell = crossings(grid, rows[block], columns[block])
             mine = on_level[block][gt]
-            last.scatter_reduce_(0, cell[mine], (2 * number[block].long() + odd)[gt[mine]], "amax")
-            ignored += [cell[beside[block][gt]]] * (odd == 0)
-    claimed = last.nonzero()[:, 0]
-    gt_index[claimed] = winners(last[claimed])
-    gt_index[torch.cat(ignored)] = IGNORED
-    return gt_index
-
-
-def winners(last: Tensor) -> Tensor:
-    """Who wins by the highest claim (n,): 2 * number, from 1, odd where to an inner part, 0 where nobody has one."""
-    return torch.where(last == 0, NEGATIVE, torch.where(last % 2 == 1, last // 2 - 1, IGNORED)).long()
+            last.scatter_reduce_(0, cell[mine], claim[block][gt[mine]], "amax")
+            if parts is ring:
+                ignored.append(cell[beside[block][gt]])
+    return meaning.index_select(0, last).index_fill_(0, torch.cat(ignored), IGNORED)
 
 
 def inside_image(anchors: Tensor, valid: Tensor, image_size: tuple[int, int], border: float) -> Tensor:
