@@ -84,8 +84,7 @@ def match_responsible(
 ) -> tuple[Tensor, Tensor]:
     """The positives among responsible priors, (N,) with -1 for the others, and the best overlap of each, (N,)."""
     quality, best_gt, block_best = best_ground_truths(table, least=pos_iou_thr)
-    best = block_best.amax(dim=0)  # (M,)
-    taken_by = best_priors(table, block_best, best, best > min_pos_iou, gt_max_assign_all)
+    taken_by = best_priors(table, block_best, block_best.amax(dim=0) > min_pos_iou, gt_max_assign_all)
     gt_index = torch.where(quality > pos_iou_thr, best_gt, -1)
     return torch.where(taken_by >= 0, taken_by, gt_index), quality
 

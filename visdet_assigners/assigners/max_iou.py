@@ -148,7 +148,7 @@ def match_table(
     gt_index = torch.where(quality >= pos_iou_thr, best_gt, gt_index)
     if match_low_quality:
         best = block_best.amax(dim=-2)  # (..., M)
-        taken_by = best_priors(table, block_best, best, (best >= min_pos_iou) & (best > 0), gt_max_assign_all)
+        taken_by = best_priors(table, block_best, (best >= min_pos_iou) & (best > 0), gt_max_assign_all)
         gt_index = torch.where(taken_by >= 0, taken_by, gt_index)
     return gt_index, quality
 

@@ -98,10 +98,10 @@ def region(
 
 
 def meanings(num_gts: int, like: Tensor) -> Tensor:
-    """What claims mean, (2 M + 2,) int64: 2 k + 1 is to the inner part of ground truth k - 1, 2 k to its ring, 0 none."""
+    """What claims mean, (2 M + 2,) int64: 2 k + 1 is to the inner part of ground truth k - 1, 2 k to its ring."""
     inner = torch.arange(-1, num_gts, device=like.device)
     meaning = torch.stack([torch.full_like(inner, IGNORED), inner], dim=1).flatten()
-    meaning[:1] = NEGATIVE
+    meaning[:1] = NEGATIVE  # no claim
     return meaning
 
 

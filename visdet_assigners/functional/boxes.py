@@ -26,9 +26,9 @@ def box_center(boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
-    """Corners to centre and size: (N, 4) xyxy -> (N, 4) cxcywh."""
-    x1, y1, x2, y2 = boxes.unbind(-1)
-    return torch.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], dim=-1)
+    """Corners to centre and size: (..., 4) xyxy -> (..., 4) cxcywh."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([(low + high) / 2, high - low], dim=-1)
 
 
 def box_overlaps(boxes1: Tensor, boxes2: Tensor, mode: str = "iou", aligned: bool = False, eps: float = EPS) -> Tensor:

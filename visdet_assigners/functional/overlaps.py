@@ -157,20 +157,19 @@ def joined(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(parts), dim=-1) if len(parts) > 1 else parts[0]
 
 
-def best_priors(table: OverlapTable, block_best: Tensor, best: Tensor, allowed: Tensor, share: bool) -> Tensor:
+def best_priors(table: OverlapTable, block_best: Tensor, allowed: Tensor, share: bool) -> Tensor:
     """Let each allowed ground truth take the prior that overlaps it most; of several takers the last wins.
 
     Args:
         table: of M ground truths and N priors.
         block_best: (..., B, M), the best overlap of each ground truth in each block of the table.
-        best: (..., M), the best of them, finite.
         allowed: (..., M) bool, the ground truths that may take.
         share: a ground truth takes all the priors that have its best overlap; otherwise the first of them.
 
     Returns:
         (..., N) int64, the taker of each prior, -1 where there is none.
     """
-    best = torch.where(allowed, best, float("inf"))  # which no prior has
+    best = block_best.amax(dim=-2).masked_fill_(~allowed, float("inf"))  # (..., M); inf is no prior's overlap
     holds = block_best == best[..., None, :]  # (..., B, M)
     last_row, device = table.blocks[-1].rows.stop, best.device
     takers, firsts = [], None if share else torch.full_like(best, last_row, dtype=torch.long)

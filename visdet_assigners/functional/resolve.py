@@ -28,13 +28,11 @@ def keep_best(candidates: Tensor, claimed: Tensor, quality: Tensor, num_priors: 
     """
     rows, num_gts = candidates.shape
     # One number for (ground truth, row), so that the smallest is the first ground truth.
-    order = torch.arange(num_gts, device=candidates.device) * rows
-    order = order + torch.arange(rows, device=candidates.device)[:, None]  # (K, M)
+    order = torch.arange(rows * num_gts, device=candidates.device).view(num_gts, rows).T  # (K, M)
     nobody = rows * num_gts
     winner = best_claim(candidates.flatten(), claimed.flatten(), quality.flatten(), order.flatten(), num_priors, nobody)
-    matched = winner < nobody
-    gt_index = torch.where(matched, winner // max(rows, 1), -1)
-    return gt_index, torch.where(matched, winner % max(rows, 1), 0)
+    unmatched, rows = winner == nobody, max(rows, 1)
+    return (winner // rows).masked_fill_(unmatched, -1), (winner % rows).masked_fill_(unmatched, 0)
 
 
 def best_claim(priors: Tensor, claimed: Tensor, quality: Tensor, order: Tensor, num_priors: int, nobody: int) -> Tensor:
@@ -51,10 +49,10 @@ def best_claim(priors: Tensor, claimed: Tensor, quality: Tensor, order: Tensor, 
     Returns:
         (N,) int64, the order of the winning claim, ``nobody`` where there is none.
     """
-    offered = quality.masked_fill(~claimed, float("-inf"))
-    best = offered.new_full((num_priors,), float("-inf")).scatter_reduce(0, priors, offered, "amax")
-    wins = claimed & (quality == best[priors])
-    order = order.masked_fill(~wins, nobody)
+    offered = quality.masked_fill(~claimed, float("-inf"))  # below what is best where nobody claims
+    lowest = torch.finfo(offered.dtype).min
+    best = offered.new_full((num_priors,), lowest).scatter_reduce(0, priors, offered, "amax")
+    order = order.masked_fill(offered != best[priors], nobody)
     return order.new_full((num_priors,), nobody).scatter_reduce(0, priors, order, "amin")
 
 

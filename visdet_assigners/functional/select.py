@@ -61,7 +61,7 @@ def nearest_per_level(distance: Tensor, level_sizes: Sequence[int], topk: int) -
     chosen, start = [], 0
     for size in level_sizes:
         level = distance[..., start : start + size]
-        chosen.append(top(level, min(topk, size), dim=-1, largest=False)[1] + start)
+        chosen.append(top(level, min(topk, size), dim=-1, largest=False)[1].add_(start))
         start += size
     return torch.cat(chosen, dim=-1)
 
