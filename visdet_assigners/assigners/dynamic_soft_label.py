@@ -71,17 +71,19 @@ def dynamic_soft_label(
         return ((border_distance(x, y, block[:, None]) > 0) & (box_area(block)[:, None] > 0)).any(dim=0)
 
     def costs(rows: Tensor | slice) -> tuple[Callable[[slice], Tensor], Callable[[slice, Tensor], Tensor]]:
-        if_absent = soft_label_terms(logits[rows], torch.zeros_like(logits[rows]))  # (n, C)
+        own_logits, own_boxes = logits[rows], boxes[rows]
+        own_x, own_y, own_stride = x[rows], y[rows], stride[rows]
+        if_absent = soft_label_terms(own_logits, torch.zeros_like(own_logits))  # (n, C)
 
         def cost_of(block: slice, iou: Tensor) -> Tensor:
-            square = (x[rows] - center_x[block, None]).pow(2) + (y[rows] - center_y[block, None]).pow(2)
-            distance = square.sqrt() / stride[rows]
+            square = (own_x - center_x[block, None]).pow(2) + (own_y - center_y[block, None]).pow(2)
+            distance = square.sqrt() / own_stride
             center_cost = evenly(lambda exponent: torch.pow(10, exponent), distance - soft_center_radius)
             center_cost.clamp_(max=torch.finfo(center_cost.dtype).max)  # infinity is for those that may not match
-            cls_cost = soft_label_cost(logits[rows], labels[block], iou.T, if_absent).T
+            cls_cost = soft_label_cost(own_logits, labels[block], iou.T, if_absent).T
             return cls_cost + -torch.log(iou + EPS) * iou_weight + center_cost
 
-        return lambda block: overlaps(gts[block], boxes[rows]), cost_of
+        return lambda block: overlaps(gts[block], own_boxes), cost_of
 
     return match_candidates(any_ground_truth(inside, gts, len(points)), gts, costs, topk)
 

@@ -91,13 +91,14 @@ def sim_ota(
 
     def costs(rows: Tensor | slice) -> tuple[Callable[[slice], Tensor], Callable[[slice, Tensor], Tensor]]:
         cls_cost, number = one_hot_costs(scores[rows], labels)  # (K, n), (M,)
+        own_points, own_boxes = points[rows], boxes[rows]
 
         def cost_of(block: slice, iou: Tensor) -> Tensor:
-            inside, near = near_and_inside(points[rows], gts[block], center_radius)
+            inside, near = near_and_inside(own_points, gts[block], center_radius)
             cost = cls_cost[number[block]] * cls_weight + -torch.log(iou + EPS) * iou_weight
             return cost + ~(inside & near) * OUTSIDE
 
-        return lambda block: overlaps(gts[block], boxes[rows]), cost_of
+        return lambda block: overlaps(gts[block], own_boxes), cost_of
 
     return match_candidates(any_ground_truth(near_or_inside, gts, len(points)), gts, costs, candidate_topk)
 

@@ -33,8 +33,9 @@ def softmax_cost(logits: Tensor, labels: Tensor) -> Tensor:
 
 def focal_terms(p: Tensor, alpha: float, gamma: float, eps: float) -> tuple[Tensor, Tensor]:
     """Focal loss of each probability if its target were 1, and if it were 0 (Lin et al., arXiv:1708.02002, eq. 5)."""
-    if_negative = -(1 - p + eps).log() * (1 - alpha) * p.pow(gamma)
-    if_positive = -(p + eps).log() * alpha * (1 - p).pow(gamma)
+    rest = 1 - p
+    if_negative = -(rest + eps).log() * (1 - alpha) * p.pow(gamma)
+    if_positive = -(p + eps).log() * alpha * rest.pow(gamma)
     return if_positive, if_negative
 
 

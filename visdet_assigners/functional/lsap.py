@@ -141,10 +141,10 @@ def on_host(costs: Sequence[Tensor], counts: Sequence[Sequence[int]]) -> list[ND
     device, dtype = costs[0].device, torch.promote_types(costs[0].dtype, torch.float32)
     wide = [cost.detach().to(dtype) for cost in costs]
     if static_shapes(device):
-        finite = torch.cat([cost.isfinite().flatten(1).all(dim=1) for cost in wide]).to(dtype)
-        everything = torch.cat([finite, *(cost.flatten() for cost in wide)]).to("cpu", copy=True)
-        flags, *flat = everything.split([len(finite), *(cost.numel() for cost in wide)])
-        flags = flags.numpy()
+        finite = [cost.isfinite().flatten(1).all(dim=1).to(dtype) for cost in wide]
+        everything = torch.cat([*finite, *(cost.flatten() for cost in wide)]).to("cpu", copy=True)
+        first, *flat = everything.split([sum(map(len, finite)), *(cost.numel() for cost in wide)])
+        flags = first.numpy()
         wide = [part.view(cost.shape) for part, cost in zip(flat, wide)]
     problems = [each[:, :own].numpy() for cost, own_counts in zip(wide, counts) for each, own in zip(cost, own_counts)]
     if not static_shapes(device):
