@@ -316,7 +316,7 @@ MORE = {
     "ATSSAssigner-ddod": 105,
     "TaskAlignedAssigner": 100,  # conflicts, and what the scores should become
     "SimOTAAssigner": 195,  # two passes over the objects: for their numbers of positives, and for costs
-    "DynamicSoftLabelAssigner": 170,
+    "DynamicSoftLabelAssigner": 171,
     "TopkHungarianAssigner": 100,  # three costs, and the alignment behind them
     "GridAssigner": 108,  # overlaps three times: of all priors, and twice of the responsible ones
     "UniformAssigner": 124,  # overlaps three times: of predictions, of anchors, and of those that are near
