@@ -1,4 +1,4 @@
-"""Settings of all tests: one thread, so that two runs don't wait for each other, and the same examples each time."""
+"""Settings of all tests: one thread, so that two runs don't wait for each other, and the same examples each time, in CI."""
 
 import sys
 from pathlib import Path
@@ -8,6 +8,7 @@ from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 torch.set_num_threads(1)
-# No deadline: a busy machine is no failure.
-settings.register_profile("repeatable", deadline=None, derandomize=True)
-settings.load_profile("repeatable")
+# No deadline: a busy machine is no failure.  `pytest --hypothesis-profile=slow` draws more, others each time.
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.register_profile("slow", deadline=None, max_examples=10_000, print_blob=True)
+settings.load_profile("ci")

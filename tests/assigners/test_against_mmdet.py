@@ -6,7 +6,8 @@ Argued differences, which the scenes here leave out or the comparison allows; ea
 - ignore regions hold in images without ground truths: test_max_iou.py, test_atss.py;
 - ``max_overlaps`` of unmatched priors is 0, mmdet writes -1e8 (ATSS, TaskAligned, DynamicSoftLabel) or -1e5 (SimOTA):
   compared at positives here, and 0 elsewhere in test_contract.py;
-- a ground truth of no area takes no prior (SimOTA, DynamicSoftLabel, Point): test_sim_ota.py, test_point.py;
+- a ground truth of no area takes no prior (SimOTA, DynamicSoftLabel, Point, Region): test_sim_ota.py, test_point.py,
+  test_region.py;
 - Uniform's ``max_overlaps`` has length N, Region's ``labels`` are -1 where nothing is matched: compared so here;
 - TaskAligned's ``assign_metrics`` of a pair doesn't depend on the place of the pair in memory; mmdet's does at the last
   entries, which don't fill a register and are rounded by other instructions: within one unit in the last place there;

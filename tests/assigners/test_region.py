@@ -1,6 +1,8 @@
 """What Region promises of its own."""
 
 import pytest
+import torch
+from mmengine.structures import InstanceData
 
 from assigners.cases import CASES
 from scenes import drawn_objects
@@ -18,3 +20,16 @@ def test_region_takes_no_ignore_regions():
     with pytest.raises(NotImplementedError, match="defines no ignore regions"):
         RegionAssigner().assign(*arguments, OBJECTS.ignore)
     RegionAssigner().assign(*arguments, OBJECTS.ignore[:0])
+
+
+@pytest.mark.parametrize("flat", [[8.0, 8.0, 8.0, 8.0], [0.0, 8.0, 16.0, 8.0]])
+def test_a_box_of_no_area_takes_nothing(flat):
+    """mmdet gives it the anchors whose centres it meets.  Found by fuzzing."""
+    centers = torch.cartesian_prod(torch.arange(4), torch.arange(4)).flip(1) * 8.0
+    pred = InstanceData(priors=torch.cat([centers - 8, centers + 8], dim=1), valid_flags=torch.ones(16).bool())
+    boxes = torch.tensor([flat, [0.0, 0.0, 24.0, 24.0]])
+    call = (dict(img_shape=(32, 32)), [(4, 4)], [16], 2, [8], None, -1)
+    both = RegionAssigner().assign(pred, InstanceData(bboxes=boxes, labels=torch.tensor([0, 1])), *call).gt_inds
+    alone = RegionAssigner().assign(pred, InstanceData(bboxes=boxes[1:], labels=torch.tensor([1])), *call).gt_inds
+    assert (alone > 0).any()
+    assert torch.equal(both, alone + (alone > 0))

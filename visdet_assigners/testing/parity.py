@@ -386,6 +386,7 @@ DIFFERENCES: dict[str, tuple[Difference, ...]] = {
     "ATSSAssigner": (REGIONS,),
     "SimOTAAssigner": (NO_AREA,),
     "DynamicSoftLabelAssigner": (NO_AREA,),
+    "RegionAssigner": (NO_AREA,),
     "UniformAssigner": (FEW_PRIORS,),
     "PointAssigner": (NO_AREA, FEW_POINTS),
     "MultiInstanceAssigner": (FEW_BOXES,),
