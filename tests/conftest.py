@@ -1,4 +1,4 @@
-"""Settings of all tests: one thread, so that two runs don't wait for each other, and the same examples each time, in CI."""
+"""Settings of all tests: one thread, so that two runs don't wait for each other, and in CI the same examples."""
 
 import sys
 from pathlib import Path

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from visdet_assigners.assigners import atss
 from visdet_assigners.registry import REGISTERED
 from visdet_assigners.testing import parity
-from visdet_assigners.testing.parity import UnexplainedError, compare
-from visdet_assigners.testing.trials import TRIALS, Trial
+from visdet_assigners.testing.parity import UnexplainedError, compare, run_ours
+from visdet_assigners.testing.trials import NUM_CLASSES, TRIALS, Trial
 
 
 def test_every_assigner_is_fuzzed():
@@ -24,6 +24,39 @@ def test_decided_as_mmdet_decides(name):
         compare(trial, on_device)
 
     compare_one()
+
+
+# One-to-one matching reads what its costs read, see tests/assigners/test_hungarian.py.
+BROKEN = [name for name in TRIALS if "Hungarian" not in name and name != "AscendMaxIoUAssigner"]
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_invalid_input_is_refused(name):
+    """A number that is none, an inverted object, or a label that is no class, anywhere in what is read."""
+
+    @given(TRIALS[name], st.sampled_from([float("nan"), float("inf"), float("-inf"), "inverted", "label"]), st.data())
+    def refuse_one(trial, fault, data):
+        assume(len(trial.gt["labels"]))
+        if name == "DynamicSoftLabelAssigner":
+            trial.pred["priors"] = trial.pred["priors"][:, :3]  # further columns are not read
+        fields = [(trial.gt, "bboxes")] + [(trial.pred, key) for key, value in trial.pred.items()
+                                           if value.is_floating_point() and value.numel()]  # fmt: skip
+        if isinstance(fault, float):
+            owner, key = data.draw(st.sampled_from(fields))
+            owner[key] = owner[key].clone()
+            owner[key].view(-1)[data.draw(st.integers(0, owner[key].numel() - 1))] = fault
+        elif fault == "inverted":
+            boxes = trial.gt["bboxes"].clone()
+            boxes[data.draw(st.integers(0, len(boxes) - 1)), 2] -= 1e4
+            trial.gt["bboxes"] = boxes
+        else:
+            assume("scores" in trial.pred)
+            trial.gt["labels"] = trial.gt["labels"].clone()
+            trial.gt["labels"][data.draw(st.integers(0, len(trial.gt["labels"]) - 1))] = NUM_CLASSES
+        with pytest.raises(ValueError, match=f"{name}: .*(nan|inf|not x1 <= x2|classes)"):
+            run_ours(trial)
+
+    refuse_one()
 
 
 # The oracle itself: what it calls argued, and that it finds what is wrong.
