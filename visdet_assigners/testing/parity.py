@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from mmdet.models.dense_heads import FCOSHead
 from mmdet.models.task_modules import assigners as theirs
+from mmdet.models.task_modules.prior_generators import anchor_inside_flags
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from torch import Tensor
@@ -246,6 +247,16 @@ def count_all(trial: Trial, result: Result) -> Result:
     return {**result, "gt_inds": number[result["gt_inds"] + 1]}
 
 
+def count_all_inside(trial: Trial, result: Result) -> Result:
+    """As `count_all`; anchors outside are ignored even where no object with an area is left, as with other objects."""
+    result = count_all(trial, result)
+    if has_area(trial).any() or not len(result["gt_inds"]):
+        return result
+    anchors, valid, border = trial.pred["priors"], trial.pred["valid_flags"], trial.rest["border"]
+    inside = anchor_inside_flags(anchors, valid, trial.image, border)
+    return {"gt_inds": torch.where(inside, 0, -1), "labels": result["labels"]}
+
+
 def small_levels(trial: Trial) -> list[tuple[int, int]]:
     """Strides of the levels, missing ones too, that have fewer points than Point takes, and how many they lack."""
     levels = trial.pred["priors"][:, 2].log2().int()
@@ -386,7 +397,7 @@ DIFFERENCES: dict[str, tuple[Difference, ...]] = {
     "ATSSAssigner": (REGIONS,),
     "SimOTAAssigner": (NO_AREA,),
     "DynamicSoftLabelAssigner": (NO_AREA,),
-    "RegionAssigner": (NO_AREA,),
+    "RegionAssigner": (replace(NO_AREA, undo=count_all_inside),),
     "UniformAssigner": (FEW_PRIORS,),
     "PointAssigner": (NO_AREA, FEW_POINTS),
     "MultiInstanceAssigner": (FEW_BOXES,),
