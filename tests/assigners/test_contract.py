@@ -320,7 +320,7 @@ MORE = {
     "TopkHungarianAssigner": 100,  # three costs, and the alignment behind them
     "GridAssigner": 108,  # overlaps three times: of all priors, and twice of the responsible ones
     "UniformAssigner": 124,  # overlaps three times: of predictions, of anchors, and of those that are near
-    "RegionAssigner": 209,  # five levels one after another
+    "RegionAssigner": 211,  # five levels one after another
     "CenterRegionAssigner": 120,  # two shares in regions, ignore regions, and shadows of two kinds
 }
 

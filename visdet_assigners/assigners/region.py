@@ -80,11 +80,10 @@ def region(
 
     Differs from mmdet: a box of no area gets nothing (mmdet: the anchors whose centres it meets, on the first level).
     """
-    target = torch.log2(box_area(gts).sqrt()) - torch.log2(
-        torch.tensor(float(anchor_scale * strides[0]), dtype=gts.dtype)
-    )
+    area = box_area(gts)
+    target = torch.log2(area.sqrt()) - torch.log2(torch.tensor(float(anchor_scale * strides[0]), dtype=gts.dtype))
     target = torch.floor(target + 0.5).clamp(min=0, max=len(level_sizes) - 1)  # (M,)
-    target = torch.where(box_area(gts) > 0, target, float("nan"))  # on no level, nor beside one
+    target.masked_fill_(area <= 0, float("nan"))  # on no level, nor beside one
     boxes = torch.stack([gts / stride for stride in strides])  # (L, M, 4)
     sizes = torch.tensor([(width, height) for height, width in featmap_sizes], dtype=gts.dtype)
     sizes = sizes.to(gts.device, non_blocking=True)  # (L, 2)
