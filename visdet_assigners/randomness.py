@@ -8,6 +8,7 @@ to it with the batches.
 from __future__ import annotations
 
 import functools
+import json
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -53,7 +54,7 @@ class _Collate:
         batch = self.collate(items)
         worker = get_worker_info()
         if worker is not None and isinstance(batch, dict):
-            batch[KEY] = (worker.id, random_state())
+            batch[KEY] = (worker.id, json.dumps(random_state()))  # one text: to pin its numbers would take longer
         return batch
 
 
@@ -85,7 +86,7 @@ class LoaderStates:
     def __init__(self, loader: DataLoader, begun: int = 0) -> None:
         self.loader = loader
         self.begun = begun
-        self.states: list[State | None] = [None] * loader.num_workers
+        self._texts: list[str | None] = [None] * loader.num_workers
         self._as_found: tuple[Any, Any] | None = None
         if not isinstance(loader.collate_fn, _Collate):
             loader.collate_fn = _Collate(loader.collate_fn)
@@ -98,7 +99,12 @@ class LoaderStates:
         found = batch.pop(KEY, None) if isinstance(batch, dict) else None
         if found is not None:
             worker, state = found
-            self.states[(worker + self.begun) % len(self.states)] = state
+            self._texts[(worker + self.begun) % len(self._texts)] = state
+
+    @property
+    def states(self) -> list[State | None]:
+        """The state of each place after its last batch; None where it had none."""
+        return [None if text is None else json.loads(text) for text in self._texts]
 
     def seeds(self) -> dict[str, Any]:
         """Return the seeds of the sampler and of the workers, which mmengine draws where the config gives none."""
@@ -124,7 +130,7 @@ class LoaderStates:
         if quietly:
             loader.generator = torch.Generator()
         if states:
-            self.states = list(states)
+            self._texts = [None if state is None else json.dumps(state) for state in states]
             turned = [states[(worker + self.begun) % len(states)] for worker in range(len(states))]
             loader.worker_init_fn = _GoOn(loader.worker_init_fn, turned)
 

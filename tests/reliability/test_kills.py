@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
 from linear_training import train
 from visdet_assigners import cli
@@ -20,6 +21,7 @@ WIDTH = 500_000  # a checkpoint of 12 MB: most of the time goes into writing
 
 def keep_training(folder, begun, hook):
     """Resume, and train until the kill comes."""
+    Runner._log_env = lambda *_: None  # asks compilers and git for their versions, which takes longer than the rest
     newest = cli.checkpoint_to_resume(str(folder)) if hook.startswith("visdet") else None
     more = dict(load_from=newest, resume=newest is not None)
     more["optim_wrapper"] = dict(optimizer=dict(type="SGD", lr=0.1, momentum=0.9))
