@@ -9,6 +9,7 @@ from visdet_assigners.assigners import *  # noqa: F403
 from visdet_assigners.assigners import __all__ as _assigners
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult
 from visdet_assigners.functional.blocks import set_memory_budget
+from visdet_assigners.functional.inputs import AssignerInputError, set_on_nonfinite
 from visdet_assigners.functional.ties import set_deterministic
 
 __version__ = "0.1.0"
@@ -17,10 +18,12 @@ __all__ = [
     "IGNORED",
     "NEGATIVE",
     "AssignResult",
+    "AssignerInputError",
     "Assignment",
     "__version__",
     "match_costs",
     "set_deterministic",
     "set_memory_budget",
+    "set_on_nonfinite",
     *_assigners,
 ]

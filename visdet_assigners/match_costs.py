@@ -6,30 +6,40 @@ mmdet 3's class of the same name.  Half precision is computed in float32.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor
 
 from visdet_assigners.functional import costs
-from visdet_assigners.functional.tensors import as_float32, as_tensor, label_fault
+from visdet_assigners.functional.blocks import static_shapes
+from visdet_assigners.functional.inputs import Call, current_call, image_size, label_fault
+from visdet_assigners.functional.tensors import as_float32, as_tensor, full_precision
 from visdet_assigners.registry import register
 
 
 class BaseMatchCost(ABC):
     """A weighted cost of matching N predictions with M ground truths.
 
-    A class may say in a property ``fields`` that it takes batches: which one field it reads of predictions and which of
-    ground truths.  When these have B images in front and ``img_shape`` is a tensor (B, 2), it gives (B, N, M), to each
-    image the costs that it has by itself to the last bit.  Subclasses, which may compute something else, don't inherit
-    that: see ``batch_fields``.
+    A class may say with ``takes_batches`` that when the fields which it reads have B images in front and ``img_shape``
+    is a tensor (B, 2), it gives (B, N, M), to each image the costs that it has by itself to the last bit.  Subclasses,
+    which may compute something else, don't inherit that: see ``batch_fields``.
 
     Args:
         weight: factor of the cost.
     """
 
+    reads: tuple[str, str] = ("", "")
+    """Which field it reads of predictions and which of ground truths: assigners look at these before."""
+    takes_batches = False
+    needs_size = False
+    """Whether it reads the size of the image."""
+
     def __init__(self, weight: float = 1.0) -> None:
+        if not math.isfinite(weight):
+            self.fail(f"weight is {weight}; a finite number is needed")
         self.weight = weight
 
     def __call__(
@@ -48,38 +58,49 @@ class BaseMatchCost(ABC):
         Raises:
             ValueError: a field is missing, named with the cost.
         """
-        return self.cost(pred_instances, gt_instances, img_meta) * self.weight
+        with full_precision():
+            return self.cost(pred_instances, gt_instances, img_meta) * self.weight
 
     @abstractmethod
     def cost(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
         """Unweighted cost, (N, M)."""
 
+    @property
+    def call(self) -> Call:
+        """The assigner's call that this is part of; one of its own outside of any."""
+        return current_call() or Call(type(self).__name__)
+
+    def fail(self, message: str) -> NoReturn:
+        """Raise ``AssignerInputError`` that names the cost, and where they are known, the assigner and the image."""
+        self.call.fail(f"{type(self).__name__}: {message}" if current_call() else message)
+
     def read(self, instances: Any, owner: str, name: str) -> Tensor:
-        """Fetch a field of the instances, floating values at least in float32."""
-        value = getattr(instances, name, None)
-        if value is None:
-            raise ValueError(f"{type(self).__name__}: {owner} has no {name!r}, which this cost needs")
-        return as_float32(as_tensor(value))
+        """Fetch a field of the instances, in float32 but for labels."""
+        value = as_tensor(getattr(instances, name, None))
+        if not isinstance(value, Tensor):
+            kind = "nothing" if value is None else type(value).__name__
+            self.fail(f"{owner}.{name} must be a tensor, got {kind}")
+        return value if name == "labels" else as_float32(value)
 
     def read_classes(self, pred_instances: Any, gt_instances: Any) -> tuple[Tensor, Tensor]:
-        """Scores (..., N, C) and labels (..., M), the labels checked on CPU."""
+        """Scores (..., N, C) and labels (..., M) int64; outside of an assigner, which has, the labels are checked."""
         scores = self.read(pred_instances, "pred_instances", "scores")
         labels = self.read(gt_instances, "gt_instances", "labels")
-        fault = label_fault(labels, scores.shape[-1])
-        if fault:
-            raise ValueError(f"{type(self).__name__}: {fault}")
-        return scores, labels
+        if not current_call() and not static_shapes(labels.device) and labels.numel():
+            fault = label_fault(labels, scores.shape[-1], "gt_instances.labels")
+            if fault:
+                self.fail(fault.text)
+        return scores, labels.long()
 
 
 def batch_fields(match_costs: Sequence[Any]) -> tuple[list[str], list[str]] | None:
     """The fields that costs read of predictions and of ground truths if all of them take batches, else None."""
     of_pred, of_gt = [], []
     for match_cost in match_costs:
-        fields = match_cost.fields if "fields" in vars(type(match_cost)) else None
-        if fields is None:
+        if not vars(type(match_cost)).get("takes_batches") or "masks" in match_cost.reads:
             return None
-        of_pred.append(fields[0])
-        of_gt.append(fields[1])
+        of_pred.append(match_cost.reads[0])
+        of_gt.append(match_cost.reads[1])
     return list(dict.fromkeys(of_pred)), list(dict.fromkeys(of_gt))
 
 
@@ -87,10 +108,8 @@ def batch_fields(match_costs: Sequence[Any]) -> tuple[list[str], list[str]] | No
 class ClassificationCost(BaseMatchCost):
     """Negative softmax probability of the right class (DETR).  Reads ``scores`` (N, C) logits and ``labels`` (M,)."""
 
-    @property
-    def fields(self) -> tuple[str, str]:
-        """Scores and labels."""
-        return "scores", "labels"
+    reads = ("scores", "labels")
+    takes_batches = True
 
     def cost(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
         """Unweighted cost, (N, M)."""
@@ -112,6 +131,8 @@ class FocalLossCost(BaseMatchCost):
         weight: factor of the cost.
     """
 
+    takes_batches = True
+
     def __init__(
         self,
         alpha: float = 0.25,
@@ -127,9 +148,9 @@ class FocalLossCost(BaseMatchCost):
         self.binary_input = binary_input
 
     @property
-    def fields(self) -> tuple[str, str] | None:
-        """Scores and labels; of masks, none."""
-        return None if self.binary_input else ("scores", "labels")
+    def reads(self) -> tuple[str, str]:  # type: ignore[override]
+        """Scores and labels, or masks."""
+        return ("masks", "masks") if self.binary_input else ("scores", "labels")
 
     def cost(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
         """Unweighted cost, (N, M)."""
@@ -150,6 +171,11 @@ class BinaryFocalLossCost(FocalLossCost):
     count, and ``positive_maps`` (M, T), the tokens of each object.  Summed over the tokens.
     """
 
+    @property
+    def reads(self) -> tuple[str, str]:  # type: ignore[override]
+        """Scores, and the words of each ground truth."""
+        return "scores", "positive_maps"
+
     def cost(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
         """Unweighted cost, (N, M)."""
         scores = self.read(pred_instances, "pred_instances", "scores")
@@ -167,25 +193,23 @@ class BBoxL1Cost(BaseMatchCost):
         weight: factor of the cost.
     """
 
+    reads = ("bboxes", "bboxes")
+    takes_batches = True
+    needs_size = True
+
     def __init__(self, box_format: str = "xyxy", weight: float = 1.0) -> None:
         super().__init__(weight)
         if box_format not in ("xyxy", "xywh"):
             raise ValueError(f"BBoxL1Cost: box_format is {box_format!r}; choose 'xyxy' or 'xywh'")
         self.box_format = box_format
 
-    @property
-    def fields(self) -> tuple[str, str]:
-        """Boxes of both."""
-        return "bboxes", "bboxes"
-
     def cost(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
         """Unweighted cost, (N, M)."""
-        if img_meta is None or "img_shape" not in img_meta:
-            raise ValueError("BBoxL1Cost: img_meta with 'img_shape' (height, width) is needed to normalise the boxes")
-        size = img_meta["img_shape"]
+        given = (img_meta or {}).get("img_shape")
+        size = given if isinstance(given, Tensor) else image_size(img_meta, self.call)
         boxes = self.read(pred_instances, "pred_instances", "bboxes")
         gts = self.read(gt_instances, "gt_instances", "bboxes")
-        return costs.box_l1_cost(boxes, gts, size if isinstance(size, Tensor) else size[:2], self.box_format)
+        return costs.box_l1_cost(boxes, gts, size, self.box_format)
 
 
 @register
@@ -197,16 +221,14 @@ class IoUCost(BaseMatchCost):
         weight: factor of the cost.
     """
 
+    reads = ("bboxes", "bboxes")
+    takes_batches = True
+
     def __init__(self, iou_mode: str = "giou", weight: float = 1.0) -> None:
         super().__init__(weight)
         if iou_mode not in ("giou", "iou", "iof"):
             raise ValueError(f"IoUCost: iou_mode is {iou_mode!r}; choose 'giou', 'iou' or 'iof'")
         self.iou_mode = iou_mode
-
-    @property
-    def fields(self) -> tuple[str, str]:
-        """Boxes of both."""
-        return "bboxes", "bboxes"
 
     def cost(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
         """Unweighted cost, (N, M)."""
@@ -224,6 +246,8 @@ class DiceCost(BaseMatchCost):
         naive_dice: sum values in the denominator; False sums squares, as K-Net and SOLO do.
         weight: factor of the cost.
     """
+
+    reads = ("masks", "masks")
 
     def __init__(self, pred_act: bool = False, eps: float = 1e-3, naive_dice: bool = True, weight: float = 1.0) -> None:
         super().__init__(weight)
@@ -249,6 +273,8 @@ class CrossEntropyLossCost(BaseMatchCost):
         use_sigmoid: must be True: a softmax over masks is not defined here, nor in mmdet.
         weight: factor of the cost.
     """
+
+    reads = ("masks", "masks")
 
     def __init__(self, use_sigmoid: bool = True, weight: float = 1.0) -> None:
         super().__init__(weight)

@@ -64,15 +64,29 @@ def test_both_forms_at_once_are_refused():
         HungarianAssigner([])
 
 
-def test_the_cost_and_the_image_are_named():
+def test_the_field_and_the_image_are_named():
     pred = prediction()
     pred.bboxes[1, 2] = float("nan")
-    with pytest.raises(ValueError, match=r"HungarianAssigner: IoUCost\[1, 0\] is nan.*street.jpg"):
+    with pytest.raises(ValueError, match=r"HungarianAssigner: pred_instances.bboxes\[1, 2\] is nan.*street.jpg"):
         HungarianAssigner([dict(type="ClassificationCost"), dict(type="IoUCost")]).assign(pred, truth(), META)
 
 
+class Undefined:
+    """A cost of somebody else's that is not finite though all fields are."""
+
+    def __call__(self, pred_instances, gt_instances, img_meta):
+        return torch.full((len(pred_instances), len(gt_instances)), float("inf"))
+
+
+@pytest.mark.parametrize("way", ["0", "1"], ids=["host", "device"])
+def test_the_cost_is_named_where_the_fields_are_right(way, monkeypatch):
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", way)
+    with pytest.raises(ValueError, match=r"HungarianAssigner: Undefined\[0, 0\] is inf.*street.jpg"):
+        HungarianAssigner([dict(type="ClassificationCost"), Undefined()]).assign(prediction(), truth(), META)
+
+
 def test_image_size_is_needed_for_the_box_cost():
-    with pytest.raises(ValueError, match="BBoxL1Cost: img_meta with 'img_shape'"):
+    with pytest.raises(ValueError, match=r"HungarianAssigner: img_meta\['img_shape'\] must be .*, got nothing"):
         HungarianAssigner(dict(type="BBoxL1Cost")).assign(prediction(), truth())
     three = HungarianAssigner(dict(type="BBoxL1Cost")).assign(prediction(), truth(), dict(img_shape=(100, 200, 3)))
     assert three.gt_inds.tolist() == [0, 2, 1]
@@ -83,7 +97,7 @@ def test_image_size_is_needed_for_the_box_cost():
 def test_labels_beyond_the_scores_are_named(kind, label):
     gt = truth()
     gt.labels = torch.tensor([0, label])
-    with pytest.raises(ValueError, match=f"{kind}: gt_instances.labels holds {label} but scores have 4 classes"):
+    with pytest.raises(ValueError, match=rf"HungarianAssigner: gt_instances.labels\[1\] is {label}"):
         HungarianAssigner(dict(type=kind)).assign(prediction(), gt)
 
 
@@ -167,10 +181,10 @@ def test_wrong_tensors_are_named():
         assigner.assign(pred.scores, pred.masks, gt.labels, gt.masks[1:], META)
     with pytest.raises(ValueError, match=r"gt_mask must be a tensor, got NoneType"):
         assigner.assign(pred.scores, pred.masks, gt.labels, None, META)
-    with pytest.raises(ValueError, match=r"ClassificationCost: .*holds 12 but scores have 4 classes"):
+    with pytest.raises(ValueError, match=r"gt_instances.labels\[0\] is 9 but scores have 4 classes"):
         assigner.assign(pred.scores, pred.masks, gt.labels + 9, gt.masks, META)
     pred.masks[3, 4] = float("nan")
-    with pytest.raises(ValueError, match=r"CrossEntropyLossCost\[3, 0\] is nan.*street.jpg"):
+    with pytest.raises(ValueError, match=r"pred_instances.masks\[3, 4\] is nan.*street.jpg"):
         assigner.assign(pred.scores, pred.masks, gt.labels, gt.masks, META)
     with pytest.raises(TypeError, match="gt_masks"):
         assigner.assign(pred.scores, pred.masks, gt.labels, gt_masks=gt.masks, img_meta=META)
@@ -195,7 +209,7 @@ def test_masks_that_are_not_finite_are_named():
     gt = InstanceData(labels=torch.tensor([1, 3]), masks=masks())
     gt.masks[1, 2, 2] = float("nan")
     pred = InstanceData(masks=torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(0)))
-    with pytest.raises(ValueError, match=r"MaskHungarianAssigner: FocalLossCost\[0, 1\] is nan.*street.jpg"):
+    with pytest.raises(ValueError, match=r"MaskHungarianAssigner: gt_instances.masks\[1, 2, 2\] is nan.*street.jpg"):
         MaskHungarianAssigner().assign(pred, gt, META)
 
 
@@ -275,5 +289,5 @@ def test_the_image_of_a_batch_whose_costs_are_not_finite_is_named(monkeypatch):
     metas[3] = dict(**metas[3], img_path="road.jpg")
     preds[3] = preds[3].clone()
     preds[3].bboxes = preds[3].bboxes.index_fill(0, torch.tensor([7]), float("nan"))
-    with pytest.raises(ValueError, match=r"problem 3 of 5 contain .*\(image road.jpg\)"):
+    with pytest.raises(ValueError, match=r"bboxes\[7, 0\] is nan.*\(image road.jpg\)"):
         HungarianAssigner(DINO).assign_batch(preds, gts, None, metas)

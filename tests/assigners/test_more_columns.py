@@ -1,4 +1,4 @@
-"""Boxes with a score behind them, as proposals have it in mmdet 2, are the same boxes."""
+"""Predictions with a score behind the box, as in mmdet 2, are the same boxes; truths of five columns are refused."""
 
 import pytest
 import torch
@@ -18,17 +18,23 @@ def scored(boxes: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", WITH_BOXES)
-@pytest.mark.parametrize("which", ["ground truths", "predictions"])
-def test_a_fifth_column_changes_nothing(name, which):
+def test_a_fifth_column_of_predictions_changes_nothing(name):
     case = CASES[name]
     pred, gt = case.pred(SCENE), case.gt(SCENE)
     expected = case.assign(SCENE, pred, gt)
-    if which == "ground truths":
-        gt.bboxes = scored(gt.bboxes)
-    for field in case.boxes if which == "predictions" else ():
+    for field in case.boxes:
         setattr(pred, field, scored(getattr(pred, field)))
     result = case.assign(SCENE, pred, gt)
     assert (expected.gt_inds > 0).any()
     assert torch.equal(result.gt_inds, expected.gt_inds)
     assert (result.max_overlaps is None) == (expected.max_overlaps is None)
     assert result.max_overlaps is None or torch.equal(result.max_overlaps, expected.max_overlaps)
+
+
+@pytest.mark.parametrize("name", WITH_BOXES)
+def test_a_fifth_column_of_ground_truths_is_refused(name):
+    """It may be an angle: four of five columns are no box then."""
+    case, gt = CASES[name], CASES[name].gt(SCENE)
+    gt.bboxes = scored(gt.bboxes)
+    with pytest.raises(ValueError, match=r"Assigner: gt_instances.bboxes must have shape \(n, 4\), got \(\d+, 5\)"):
+        case.assign(SCENE, gt=gt)

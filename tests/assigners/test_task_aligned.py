@@ -166,7 +166,7 @@ def test_logits_are_refused():
     objects = drawn_objects()[2]
     priors, _ = anchors(objects)
     pred = InstanceData(priors=priors, bboxes=predicted_boxes(priors, objects, 0), scores=torch.randn(len(priors), 8))
-    with pytest.raises(ValueError, match=r"TaskAlignedAssigner: pred_instances.scores holds .*probabilities"):
+    with pytest.raises(ValueError, match=r"TaskAlignedAssigner: pred_instances.scores\[\d+, \d+\] is .*probabilities"):
         TaskAlignedAssigner(13).assign(pred, objects.instances)
 
 
@@ -176,7 +176,7 @@ def test_labels_beyond_the_scores_are_named():
     pred = InstanceData(priors=priors, bboxes=predicted_boxes(priors, objects, 0), scores=torch.rand(len(priors), 8))
     gt = objects.instances
     gt.labels = gt.labels + 8
-    with pytest.raises(ValueError, match=r"gt_instances.labels holds \d+ but scores have 8 classes"):
+    with pytest.raises(ValueError, match=r"gt_instances.labels\[\d+\] is \d+ but scores have 8 classes"):
         TaskAlignedAssigner(13).assign(pred, gt)
 
 

@@ -33,8 +33,5 @@ class ApproxMaxIoUAssigner(MaxIoUAssigner):
 
     def read_candidates(self, pred_instances: Any) -> tuple[Tensor, Tensor]:
         """The squares ``priors`` (N, 4) xyxy, and the ``approxs`` (N, A, 4) that each stands for; N may be 0."""
-        squares = self.read(pred_instances, "pred_instances", "priors", columns=4)
-        approxs = self.read(pred_instances, "pred_instances", "approxs")
-        if approxs.ndim != 3 or approxs.shape[0] != len(squares) or approxs.shape[2] != 4:
-            self.fail(f"pred_instances.approxs must have shape ({len(squares)}, A, 4), got {tuple(approxs.shape)}")
+        squares, approxs = self.read_predictions(pred_instances, priors="boxes", approxs="groups")
         return squares, approxs

@@ -16,6 +16,7 @@ from torch import Tensor
 from visdet_assigners.assigners.max_iou import MaxIoUAssigner
 from visdet_assigners.assigners.memory import within_memory
 from visdet_assigners.assignment import NEGATIVE
+from visdet_assigners.functional.inputs import AWAY, good_rows, without_rows
 from visdet_assigners.functional.tensors import as_float32
 from visdet_assigners.registry import register
 
@@ -109,7 +110,7 @@ class AscendMaxIoUAssigner(MaxIoUAssigner):
         gt_instances = batch_gt_bboxes if gt_instances is None else gt_instances
         gt_instances_ignore = batch_gt_bboxes_ignore if gt_instances_ignore is None else gt_instances_ignore
         if isinstance(pred_instances, (list, tuple)):
-            return self.assign_images(pred_instances, gt_instances, gt_instances_ignore)
+            return self.assign_images(pred_instances, gt_instances, gt_instances_ignore, img_meta)  # type: ignore[arg-type]
         if isinstance(pred_instances, Tensor):
             valid = batch_bboxes_ignore_mask
             return self.assign_padded(
@@ -120,7 +121,7 @@ class AscendMaxIoUAssigner(MaxIoUAssigner):
                 None if valid is None else valid.bool(),
                 batch_num_gts,
             )
-        return super().assign(pred_instances, gt_instances, gt_instances_ignore)
+        return super().assign(pred_instances, gt_instances, gt_instances_ignore, img_meta=img_meta)
 
     @torch.no_grad()
     def assign_padded(
@@ -139,9 +140,9 @@ class AscendMaxIoUAssigner(MaxIoUAssigner):
             if not isinstance(boxes, Tensor) or boxes.ndim != 3 or boxes.shape[2] != 4 or 0 in boxes.shape:
                 shape = tuple(boxes.shape) if isinstance(boxes, Tensor) else type(boxes).__name__
                 self.fail(f"{name} must have shape (images, boxes, 4) without empty dimensions, got {shape}")
-            self.check_finite(boxes, name)
-        priors, gts = as_float32(priors), as_float32(gts)
-        regions = None if regions is None else as_float32(regions)
+        priors = self.good_boxes(priors, "batch_bboxes", -AWAY)
+        gts = self.good_boxes(gts, "batch_gt_bboxes", AWAY)
+        regions = None if regions is None else self.good_boxes(regions, "batch_gt_bboxes_ignore", AWAY)
         decided, quality = self.match_padded(priors, priors[..., None, :], gts, regions, valid)
         gt_index = decided.clamp(min=0)
         return AscendAssignResult(
@@ -152,3 +153,14 @@ class AscendMaxIoUAssigner(MaxIoUAssigner):
             gt_index,
             None if labels is None else labels.gather(1, gt_index),
         )
+
+    def good_boxes(self, boxes: Tensor, name: str, away: float) -> Tensor:
+        """Padded boxes (B, N, 4) in float32, those that are not finite taken out, or named if that is the policy."""
+        boxes = as_float32(boxes)
+        handling = self.policy(boxes.device)
+        if handling.replaces:
+            rows = boxes.flatten(0, 1)
+            return without_rows(rows, "predicted", good_rows(rows, "predicted"), away).view_as(boxes)
+        if handling.looks:
+            self.expect_finite(boxes, name, "predicted")
+        return boxes

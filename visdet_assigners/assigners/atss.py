@@ -26,6 +26,7 @@ from visdet_assigners.assignment import (
 )
 from visdet_assigners.functional.blocks import split
 from visdet_assigners.functional.boxes import INSIDE, border_distance, box_center, center_distance
+from visdet_assigners.functional.inputs import Kind, Policy
 from visdet_assigners.functional.overlaps import overlaps_of_pairs
 from visdet_assigners.functional.resolve import keep_best
 from visdet_assigners.functional.select import nearest_per_level
@@ -65,9 +66,10 @@ def atss(
     Returns:
         Assignment with ``quality`` = IoU (or the other quality) with the matched box, 0 elsewhere.
 
-    The standard deviation is the unbiased one, as in the published code.  ``topk`` counts priors, as in mmdet; the
-    published code counts locations, each with all its A anchors: ``topk=9 * A`` here.  Differs from mmdet: quality is 0
-    where nothing is matched (mmdet: -1e8), and ignore regions hold in images without ground truths.
+    The standard deviation is the unbiased one, as in the published code, and 0 of a single candidate.  ``topk`` counts
+    priors, as in mmdet; the published code counts locations, each with all its A anchors: ``topk=9 * A`` here.  Differs
+    from mmdet: quality is 0 where nothing is matched (mmdet: -1e8), a single candidate can match, and ignore regions
+    hold in images without ground truths.
 
     Example:
         >>> priors = torch.tensor([[0., 0., 8., 8.], [8., 0., 16., 8.], [0., 8., 8., 16.], [8., 8., 16., 16.]])
@@ -117,7 +119,8 @@ def match_candidates(
     """
     # Turned and image by image, since the order in which a mean adds depends on the layout.
     parts = [part.T.contiguous() for part in quality.split(list(counts))]  # (K, m) each
-    threshold = torch.cat([part.mean(0) + part.std(0) for part in parts])  # (M,)
+    # One candidate deviates from nothing, though its standard deviation is not defined.
+    threshold = torch.cat([part.mean(0) + (part.std(0) if len(part) > 1 else 0.0) for part in parts])  # (M,)
     candidates, quality = candidates.T.contiguous(), torch.cat(parts, dim=1)  # (K, M)
 
     x, y = box_center(priors)
@@ -175,8 +178,9 @@ class ATSSAssigner(OverlapMixin, BatchingAssigner):
         memory_budget: int | None = None,
         compile: bool = False,
         deterministic: bool | None = None,
+        on_nonfinite: Policy | None = None,
     ) -> None:
-        super().__init__(memory_budget, compile, deterministic)
+        super().__init__(memory_budget, compile, deterministic, on_nonfinite)
         if topk < 1:
             self.fail(f"topk is {topk}; at least 1 candidate per level is needed")
         if num_anchors_per_location < 1:
@@ -218,9 +222,8 @@ class ATSSAssigner(OverlapMixin, BatchingAssigner):
         Raises:
             ValueError: the levels don't sum to N, a field is missing or has the wrong shape, or on CPU is not finite.
         """
-        priors = self.read(pred_instances, "pred_instances", "priors", columns=4)
+        priors, predicted, gts, labels = self.read_image(pred_instances, gt_instances)
         level_sizes = self.read_level_sizes(pred_instances, num_level_priors, len(priors))
-        gts, labels = self.read_ground_truths(gt_instances)
         assignment = self.run(
             atss,
             priors,
@@ -228,7 +231,7 @@ class ATSSAssigner(OverlapMixin, BatchingAssigner):
             level_sizes,
             self.num_candidates,
             self.ignored_priors(priors, self.read_regions(gt_instances_ignore)),
-            self._quality_of(pred_instances, priors, gts, labels),
+            self._quality_of(priors, predicted, gts, labels),
         )
         return to_assign_result(assignment, labels)
 
@@ -244,12 +247,10 @@ class ATSSAssigner(OverlapMixin, BatchingAssigner):
         self, images: Images, num_level_priors: Sequence[int] | None = None, **shared: Any
     ) -> list[AssignResult]:
         """Assign images at once, see ``assign_batch``: thresholds image by image, everything else for all."""
-        each = [self.read(pred, "pred_instances", "priors", columns=4) for pred, _, _ in images]
-        gts, labels = zip(*(self.read_ground_truths(gt) for _, gt, _ in images))
-        predicted = [self._predictions(pred, *own) for (pred, _, _), *own in zip(images, each, labels)]
+        each, predicted, gts, labels = zip(*self.read_images(images))
         level_sizes = self.read_level_sizes(images[0][0], num_level_priors, len(each[0]))
-        priors, shape = torch.stack(each), (len(each), len(each[0]))  # (B, N, 4)
-        regions = [self.read_regions(ignore) for _, _, ignore in images]
+        priors, shape = torch.stack(list(each)), (len(each), len(each[0]))  # (B, N, 4)
+        regions = [self.read_regions(ignore) for _, _, ignore, _ in images]
         ignored = None
         if any(region is not None for region in regions):
             boxes = [priors.new_zeros(0, 4) if region is None else region for region in regions]
@@ -264,10 +265,10 @@ class ATSSAssigner(OverlapMixin, BatchingAssigner):
         if self.alpha is None:
             quality = self.overlaps_at(all_priors, all_gts, candidates)
         else:
-            scores, boxes = zip(*predicted)
+            scores, decoded = zip(*predicted)
             score = [own[part, classes[:, None]] for own, part, classes in zip(scores, near.split(counts), labels)]
             quality = ddod_quality(
-                self.overlaps_at(torch.cat(boxes), all_gts, candidates), torch.cat(score), self.alpha
+                self.overlaps_at(torch.cat(decoded), all_gts, candidates), torch.cat(score), self.alpha
             )
         gt_index, quality = match_candidates(all_priors, all_gts, candidates, quality, counts)
         background = all_negative(len(gt_index), priors)
@@ -276,11 +277,32 @@ class ATSSAssigner(OverlapMixin, BatchingAssigner):
         gt_index = torch.where(gt_index >= 0, number[gt_index.clamp(min=0)], background)
         return to_assign_results(gt_index.view(shape), quality.view(shape), labels)
 
+    def read_image(self, pred_instances: Any, gt_instances: Any) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
+        """Priors, what DDOD's measure needs (scores and boxes), boxes and labels of the ground truths, checked."""
+        priors, *predicted = self.read_predictions(pred_instances, **self._fields_of(pred_instances))
+        gts, labels = self.read_ground_truths(gt_instances, predicted[0].shape[1] if predicted else None)
+        return priors, predicted, gts, labels
+
+    def _fields_of(self, pred_instances: Any) -> dict[str, Kind]:
+        """The fields that are read, with DDOD's measure those of the predictions, too."""
+        has_predictions = hasattr(pred_instances, "scores") and hasattr(pred_instances, "bboxes")
+        if self.alpha is not None:
+            if not has_predictions:
+                text = "which needs scores and bboxes in pred_instances; use DDODHead or alpha=None"
+                self.fail(f"alpha is {self.alpha}, {text}")
+            return {"priors": "boxes", "scores": "scores", "bboxes": "predicted"}
+        if has_predictions:
+            warnings.warn(
+                "ATSSAssigner: pred_instances has scores and bboxes, which are not used without alpha; "
+                "set alpha for DDOD's measure",
+                stacklevel=5,
+            )
+        return {"priors": "boxes"}
+
     def _quality_of(
-        self, pred_instances: Any, priors: Tensor, gts: Tensor, labels: Tensor
+        self, priors: Tensor, predicted: Sequence[Tensor], gts: Tensor, labels: Tensor
     ) -> Callable[[slice, Tensor], Tensor]:
-        predicted = self._predictions(pred_instances, priors, labels)
-        if predicted is None or self.alpha is None:
+        if self.alpha is None:
             return lambda block, near: self.overlaps_at(priors, gts[block], near)
         (scores, boxes), alpha = predicted, self.alpha
 
@@ -288,24 +310,3 @@ class ATSSAssigner(OverlapMixin, BatchingAssigner):
             return ddod_quality(self.overlaps_at(boxes, gts[block], near), scores[near, labels[block, None]], alpha)
 
         return quality_of
-
-    def _predictions(self, pred_instances: Any, priors: Tensor, labels: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Scores (N, C) and boxes (N, 4) where DDOD's measure needs them, else None."""
-        has_predictions = hasattr(pred_instances, "scores") and hasattr(pred_instances, "bboxes")
-        if self.alpha is None:
-            if has_predictions:
-                warnings.warn(
-                    "ATSSAssigner: pred_instances has scores and bboxes, which are not used without alpha; "
-                    "set alpha for DDOD's measure",
-                    stacklevel=5,
-                )
-            return None
-        if not has_predictions:
-            self.fail(
-                f"alpha is {self.alpha}, which needs scores and bboxes in pred_instances; use DDODHead or alpha=None"
-            )
-        scores = self.read(pred_instances, "pred_instances", "scores", columns=1)
-        boxes = self.read(pred_instances, "pred_instances", "bboxes", columns=4)
-        self.check_lengths(priors=priors, scores=scores, bboxes=boxes)
-        self.check_labels(labels, scores.shape[1])
-        return scores, boxes

@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 import functools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_args
 
+import torch
 from torch import Tensor
 
 from visdet_assigners.assigners.compiling import Result, compiled
 from visdet_assigners.assignment import AssignResult
 from visdet_assigners.functional.blocks import static_shapes
-from visdet_assigners.functional.tensors import as_float32, as_tensor, finite_fault, label_fault
+from visdet_assigners.functional.inputs import (
+    AWAY,
+    COLUMNS,
+    Call,
+    Fault,
+    Handling,
+    Kind,
+    Policy,
+    current_call,
+    fault_in,
+    good_rows,
+    image_size,
+    label_fault,
+    on_nonfinite,
+    suspicious,
+    suspicious_labels,
+    taken_out,
+    tell_once,
+    without_rows,
+)
+from visdet_assigners.functional.tensors import as_float32, as_tensor
 from visdet_assigners.iou_calculators import BboxOverlaps2D, IoUCalculator
 from visdet_assigners.registry import adopt, build
 
@@ -47,7 +69,7 @@ class BaseAssigner(ABC):
 
     Subclasses read the fields they need with the methods below, call a pure function, and convert its ``Assignment``.
     Errors are raised for mistakes of the caller and name the assigner, the field and, where it is known, the image.
-    Values are checked on CPU only: on a device each check would wait for it.
+    Values are checked on CPU and under ``on_nonfinite='raise'``: on a device a check waits for it.
 
     Args:
         memory_budget: bytes that the temporaries of one block may take; the package's budget if None, see
@@ -59,24 +81,36 @@ class BaseAssigner(ABC):
         deterministic: whether ties are ordered by index, the same on every device, at every block size and for any
             number of threads; as the package is set if None, see ``functional.ties``.  Costs a second search for the
             nearest or cheapest priors; without it ties come out as in mmdet.
+        on_nonfinite: what becomes of NaN, infinite numbers and boxes that are none.  'raise' names the field, the place
+            and the image; on a device that is one wait for it a call.  'replace' goes on: they are never matched, and
+            nothing else changes.  As the package is set if None, see ``functional.inputs``.
 
     Every assigner takes these as keywords.
 
     Raises:
-        ValueError: ``memory_budget`` isn't positive.
+        ValueError: ``memory_budget`` isn't positive, or ``on_nonfinite`` is neither.
     """
 
+    matches_on_host = False
+    """Whether what is not finite shows on the host anyway, so that raising is the default on a device, too."""
     told_of_memory = False
     """Whether this assigner has warned that a device ran out of memory."""
 
     def __init__(
-        self, memory_budget: int | None = None, compile: bool = False, deterministic: bool | None = None
+        self,
+        memory_budget: int | None = None,
+        compile: bool = False,
+        deterministic: bool | None = None,
+        on_nonfinite: Policy | None = None,
     ) -> None:
         if memory_budget is not None and memory_budget < 1:
             self.fail(f"memory_budget is {memory_budget}; give a positive number of bytes")
         self.memory_budget = memory_budget
         self.compile = compile
         self.deterministic = deterministic
+        if on_nonfinite is not None and on_nonfinite not in get_args(Policy):
+            self.fail(f"on_nonfinite is {on_nonfinite!r}; choose 'raise' or 'replace'")
+        self.on_nonfinite = on_nonfinite
 
     def __new__(cls, *args: Any, **kwargs: Any) -> BaseAssigner:  # noqa: D102
         adopt(cls)
@@ -121,62 +155,175 @@ class BaseAssigner(ABC):
         return list(zip(pred_list, *([None] * len(pred_list) if other is None else other for other in others)))
 
     def fail(self, message: str, img_meta: Mapping[str, Any] | None = None) -> NoReturn:
-        """Raise ``ValueError`` with the name of the assigner in front and of the image behind."""
-        image = (img_meta or {}).get("img_path") or (img_meta or {}).get("img_id")
-        raise ValueError(f"{type(self).__name__}: {message}" + (f" (image {image})" if image is not None else ""))
+        """Raise ``AssignerInputError`` with the name of the assigner in front and of the image behind."""
+        call = current_call()
+        Call(type(self).__name__, [img_meta, *(call.sources if call else ())]).fail(message)
+
+    def tell_once(self, kind: str, message: str) -> None:
+        """Warn with the name of the assigner in front, once for each kind."""
+        tell_once(type(self).__name__, kind, message)
+
+    def about(self, *sources: Any) -> None:
+        """Say where the image is named that the following is about: meta data, or instances with some."""
+        self.call.sources = sources
+
+    @property
+    def call(self) -> Call:
+        """The call that is going on; a new one outside of any."""
+        return current_call() or Call(type(self).__name__)
 
     def run(self, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
-        """Call a pure function, compiled if this assigner is to be."""
+        """Call a pure function, compiled if this assigner is to be, when what was read is known to be right."""
+        self.call.settle()
         return (compiled(function) if self.compile else function)(*args, **kwargs)
 
-    def read(self, instances: Any, owner: str, name: str, columns: int | None = None) -> Tensor:
-        """Fetch a field as a tensor, floating values at least in float32.
+    def policy(self, device: torch.device) -> Handling:
+        """What becomes of values on a device, the same for the whole of a call."""
+        call = self.call
+        if call.handling is None:
+            said = self.on_nonfinite or on_nonfinite()
+            on_device = static_shapes(device)
+            replaces = said == "replace" or (said is None and on_device and not self.matches_on_host)
+            call.handling = Handling(replaces, not on_device or said == "raise", on_device)
+        return call.handling
+
+    @property
+    def replaces(self) -> bool:
+        """Whether matching on the host leaves out what is not finite instead of raising."""
+        return (self.on_nonfinite or on_nonfinite()) == "replace"
+
+    def expect(self, value: Tensor, doubt: Callable[[Tensor], Tensor], look: Callable[[Tensor], Fault | None]) -> None:
+        """Raise if a quick test of a tensor says so and a close look confirms it; on a device in ``settle``."""
+        if value.numel():
+            value = value.detach()
+            self.call.expect(doubt(value), lambda: look(value), wait=not self.policy(value.device).on_device)
+
+    def expect_finite(self, value: Tensor, name: str, kind: Kind = "scores") -> None:
+        """Raise if a field of this kind is not what it should be; on a device in ``settle``."""
+        self.expect(value, lambda own: suspicious(own, kind), lambda own: fault_in(own, kind, name))
+
+    def read(self, instances: Any, owner: str, name: str) -> Tensor:
+        """Fetch a field as a tensor on the device of the others.
 
         Args:
             instances: ``InstanceData`` or anything with the field as an attribute.
             owner: what the instances are called in messages, as ``pred_instances``.
             name: of the field.
-            columns: of a two-dimensional field: there must be so many, and no more are kept, as of boxes with a score
-                behind them; 1 keeps them all.  An empty field may have shape (0,).
         """
         value = as_tensor(getattr(instances, name, None))
         if not isinstance(value, Tensor):
             kind = "nothing" if value is None else type(value).__name__
             self.fail(f"{owner}.{name} must be a tensor, got {kind}")
-        value = as_float32(value)
-        if columns is not None:
-            if value.numel() == 0 and value.ndim != 2:
-                value = value.reshape(0, columns)
-            if value.ndim != 2 or value.shape[1] < columns:
-                self.fail(f"{owner}.{name} must have shape (n, {columns}), got {tuple(value.shape)}")
-            value = value[:, :columns] if columns > 1 else value
-        self.check_finite(value, f"{owner}.{name}")
+        self.call.same_device(value, f"{owner}.{name}")
         return value
 
-    def check_finite(self, value: Tensor, name: str, img_meta: Mapping[str, Any] | None = None) -> None:
-        """Raise if a floating tensor on CPU has NaN or infinite entries, naming the first."""
-        fault = finite_fault(value)
-        if fault:
-            self.fail(f"{name}{fault}", img_meta)
+    def read_as(self, instances: Any, owner: str, name: str, kind: Kind) -> Tensor:
+        """Fetch a field of this kind, numbers in float32, flags as bool; an empty one may have any shape."""
+        value = self.read(instances, owner, name)
+        if kind == "flags":
+            return value.bool()
+        if kind == "masks":
+            return as_float32(value)
+        columns, ndim = COLUMNS[kind], 3 if kind == "groups" else 2
+        if value.numel() == 0 and value.ndim != ndim:
+            value = value.reshape(0, *[1] * (ndim - 2), columns)
+        if value.ndim != ndim or value.shape[-1] < columns:
+            shape = ("n", "A", columns)[-ndim:] if ndim == 3 else ("n", columns)
+            self.fail(f"{owner}.{name} must have shape ({', '.join(map(str, shape))}), got {tuple(value.shape)}")
+        return as_float32(value)[..., :columns] if kind in ("boxes", "predicted") else as_float32(value)
 
-    def read_ground_truths(self, gt_instances: Any) -> tuple[Tensor, Tensor]:
-        """Boxes (M, 4) xyxy and labels (M,) of the ground truths; M may be 0."""
-        boxes = self.read(gt_instances, "gt_instances", "bboxes", columns=4)
-        labels = self.read(gt_instances, "gt_instances", "labels")
+    def read_predictions(self, instances: Any, owner: str = "pred_instances", **kinds: Kind) -> tuple[Tensor, ...]:
+        """Fetch fields with a row for each prior, in which what is not finite raises or is taken out.
+
+        A prior that is bad in one field is taken out in all of them.
+
+        Args:
+            instances: ``InstanceData`` or anything with the fields as attributes.
+            owner: what the instances are called in messages.
+            **kinds: of each field, by its name.
+        """
+        fields = [self.read_as(instances, owner, name, kind) for name, kind in kinds.items()]
+        if len({len(value) for value in fields}) > 1:
+            lengths = {name: len(value) for name, value in zip(kinds, fields)}
+            self.fail(f"{owner} has fields of different lengths: {lengths}")
+        names = [f"{owner}.{name}" for name in kinds]
+        return tuple(self.only_good(names, fields, list(kinds.values()), -AWAY))
+
+    def only_good(
+        self, names: Sequence[str], values: Sequence[Tensor], kinds: Sequence[Kind], away: float
+    ) -> Sequence[Tensor]:
+        """Raise for bad rows of fields that belong together, or take them out of all, boxes to ``away``."""
+        device, count = values[0].device, len(values[0])
+        replaces, looks, on_device = self.policy(device)
+        if not count:
+            return values
+        if replaces and not self.matches_on_host:
+            found = {
+                name: good_rows(value.detach(), kind)
+                for name, value, kind in zip(names, values, kinds)
+                if kind != "flags"
+            }
+            good = functools.reduce(torch.logical_and, found.values())
+            if on_device or not good.all():
+                if not on_device:
+                    where = " and ".join(name for name, each in found.items() if not each.all())
+                    bad = f"{int((~good).sum())} of {count} rows are not finite, or no boxes, and are never matched"
+                    self.tell_once(f"replace {where}", f"{where}: {bad}")
+                values = [without_rows(value, kind, good, away) for value, kind in zip(values, kinds)]
+        for name, value, kind in zip(names, values, kinds) if looks else ():
+            if kind == "probabilities" or not (replaces or kind == "flags"):
+                self.expect_finite(value, name, kind)
+        return values
+
+    def read_labels(self, instances: Any, owner: str = "gt_instances", num_classes: int | None = None) -> Tensor:
+        """Classes (M,) int64 of the ground truths; an empty one may have any shape and type."""
+        labels = self.read(instances, owner, "labels")
+        if labels.numel() == 0:
+            labels = labels.reshape(0)
+        if labels.ndim != 1:
+            self.fail(f"{owner}.labels must have shape (M,), got {tuple(labels.shape)}")
+        self.check_labels(labels, num_classes, owner)
+        return labels.long()
+
+    def read_ground_truths(self, gt_instances: Any, num_classes: int | None = None) -> tuple[Tensor, Tensor]:
+        """Boxes (M, 4) xyxy and labels (M,) int64 of the ground truths, below ``num_classes`` if given; M may be 0."""
+        boxes = self.read_as(gt_instances, "gt_instances", "bboxes", "boxes")
+        labels = self.read_labels(gt_instances, num_classes=num_classes)
+        given = as_tensor(gt_instances.bboxes)
+        if given.numel() and given.shape[1] != 4:
+            self.fail(f"gt_instances.bboxes must have shape (n, 4), got {tuple(given.shape)}")
         if len(boxes) != len(labels):
             self.fail(f"gt_instances has {len(boxes)} bboxes and {len(labels)} labels")
-        if not static_shapes(boxes.device) and len(boxes):
-            inverted = (boxes[:, 2:4] < boxes[:, :2]).any(dim=1)
-            if inverted.any():
-                first = int(inverted.nonzero()[0])
-                self.fail(f"gt_instances.bboxes[{first}] is {boxes[first].tolist()}, not x1 <= x2, y1 <= y2")
+        (boxes,) = self.only_good(["gt_instances.bboxes"], [boxes], ["boxes"], AWAY)
+        if not self.policy(boxes.device).on_device and len(boxes) and (boxes[:, 2:] <= boxes[:, :2]).any():
+            empty = (boxes[:, 2:] <= boxes[:, :2]).any(dim=1) & ~taken_out(boxes)
+            if empty.any():
+                first = int(empty.nonzero()[0])
+                text = f"gt_instances.bboxes[{first}] is {boxes[first].tolist()} and has no area; check the annotations"
+                self.tell_once("no area", text)
         return boxes, labels
+
+    def read_masks(self, gt_instances: Any, name: str, count: int) -> None:
+        """Check masks (M, ...) of ``count`` ground truths."""
+        masks = self.read_as(gt_instances, "gt_instances", name, "masks")
+        if masks.numel() and len(masks) != count:
+            self.fail(f"gt_instances has {len(masks)} {name} and {count} labels")
+        if masks.numel():
+            self.only_good([f"gt_instances.{name}"], [masks], ["masks"], AWAY)
 
     def read_regions(self, gt_instances_ignore: Any) -> Tensor | None:
         """Boxes (R, 4) xyxy of the ignore regions, None where there are no instances of them."""
         if gt_instances_ignore is None:
             return None
-        return self.read(gt_instances_ignore, "gt_instances_ignore", "bboxes", columns=4)
+        regions = self.read_as(gt_instances_ignore, "gt_instances_ignore", "bboxes", "predicted")
+        return self.only_good(["gt_instances_ignore.bboxes"], [regions], ["predicted"], AWAY)[0]
+
+    def without_regions(self, gt_instances_ignore: Any) -> None:
+        """Say once that a method doesn't use the ignore regions that it was given."""
+        count = 0 if gt_instances_ignore is None else self.count(gt_instances_ignore)
+        if count:
+            text = f"gt_instances_ignore has {count} regions, which are not used: the method defines none; what lies in"
+            self.tell_once("ignore regions", f"{text} them may become background")
 
     def read_level_sizes(
         self, pred_instances: Any, num_level_priors: Sequence[int] | None, num_priors: int
@@ -207,31 +354,36 @@ class BaseAssigner(ABC):
             )
         return num_level_priors
 
+    def on_device(self, gt_instances: Any) -> bool:
+        """Whether shapes may not depend on data where the boxes of these instances lie."""
+        boxes = as_tensor(getattr(gt_instances, "bboxes", None))
+        return isinstance(boxes, Tensor) and static_shapes(boxes.device)
+
     def count(self, instances: Any) -> int:
         """Number of instances, of ``InstanceData`` or of anything with tensors as attributes."""
         if hasattr(instances, "__len__"):
             return len(instances)
         return next((len(value) for value in vars(instances).values() if isinstance(value, Tensor)), 0)
 
-    def check_labels(self, labels: Tensor, num_classes: int) -> None:
-        """Raise if a label on CPU is no class of the scores."""
-        fault = label_fault(labels, num_classes)
-        if fault:
-            self.fail(fault)
+    def check_labels(self, labels: Tensor, num_classes: int | None, owner: str = "gt_instances") -> None:
+        """Raise if a label is no class of the scores, below 0, or no whole number."""
+        if self.policy(labels.device).looks:
+            name = f"{owner}.labels"
+            self.expect(
+                labels,
+                lambda own: suspicious_labels(own, num_classes),
+                lambda own: label_fault(own, num_classes, name),
+            )
 
-    def check_lengths(self, **tensors: Tensor) -> None:
-        """Raise if fields of the predictions have different numbers of rows."""
-        lengths = {name: len(tensor) for name, tensor in tensors.items()}
-        if len(set(lengths.values())) > 1:
-            self.fail(f"pred_instances has fields of different lengths: {lengths}")
+    def image_size(self, img_meta: Mapping[str, Any] | None) -> tuple[int, int]:
+        """Height and width of the image."""
+        return image_size(img_meta, self.call)
 
-    def check_probabilities(self, scores: Tensor) -> None:
-        """Raise if scores on CPU are not probabilities."""
-        if not static_shapes(scores.device) and scores.numel():
-            low, high = scores.aminmax()
-            if low < 0 or high > 1:
-                wrong = low if low < 0 else high
-                self.fail(f"pred_instances.scores holds {wrong.item():.4g}; probabilities are expected, not logits")
+    def check_weights(self, **weights: Any) -> None:
+        """Raise if a weight is not finite."""
+        for name, weight in weights.items():
+            if not math.isfinite(weight):
+                self.fail(f"{name} is {weight}; a finite number is needed")
 
 
 class OverlapMixin:

@@ -13,11 +13,11 @@ from torch import Tensor
 from visdet_assigners.assigners.base import BaseAssigner
 from visdet_assigners.assigners.memory import within_memory
 from visdet_assigners.assignment import AssignResult
-from visdet_assigners.functional.blocks import split, static_shapes
+from visdet_assigners.functional.blocks import split
 from visdet_assigners.functional.tensors import as_tensor
 
-Images = Sequence[tuple[Any, Any, Any]]
-"""Predictions, ground truths, and ignore regions or None of each image."""
+Images = Sequence[tuple[Any, Any, Any, Any]]
+"""Predictions, ground truths, ignore regions or None, and meta data or None of each image."""
 
 
 class BatchingAssigner(BaseAssigner):
@@ -40,6 +40,19 @@ class BatchingAssigner(BaseAssigner):
     def bytes_of(self, pred_instances: Any, num_gts: int) -> int:
         """Bytes that the temporaries of an image take that is padded to so many ground truths."""
 
+    @abstractmethod
+    def read_image(self, pred_instances: Any, gt_instances: Any) -> tuple[Any, ...]:
+        """Fetch what is needed of an image."""
+
+    def read_images(self, images: Images) -> list[tuple[Any, ...]]:
+        """Fetch what is needed of all images, errors naming theirs."""
+        read = []
+        for pred, gt, _, meta in images:
+            self.about(meta, gt, pred)
+            read.append(self.read_image(pred, gt))
+        self.call.settle()
+        return read
+
     @within_memory
     @torch.no_grad()
     def assign_batch(
@@ -54,12 +67,12 @@ class BatchingAssigner(BaseAssigner):
 
         On a device images are padded to one size and worked on at once; a CPU takes them one by one, which is faster.
         """
-        images = self.images_of(pred_list, gt_list, ignore_list)
-        on_device = len(gt_list) and static_shapes(as_tensor(gt_list[0].bboxes).device)
+        images = self.images_of(pred_list, gt_list, ignore_list, img_metas)
+        on_device = len(gt_list) and self.on_device(gt_list[0])
         if self.compile or not on_device or not self.takes_images(**shared):
             return super().assign_batch(pred_list, gt_list, ignore_list, img_metas, **shared)
         results: dict[int, AssignResult] = {}
-        for group in self._groups(images):
+        for group in self._groups(images, as_tensor(gt_list[0].bboxes).device):
             if len(group) > 1:
                 results.update(zip(group, self.assign_images([images[number] for number in group], **shared)))
         for number in set(range(len(images))) - set(results):
@@ -67,18 +80,17 @@ class BatchingAssigner(BaseAssigner):
             results[number] = super().assign_batch([pred_list[number]], [gt_list[number]], *own, **shared)[0]
         return [results[number] for number in range(len(images))]
 
-    def _groups(self, images: Images) -> list[list[int]]:
-        """Numbers of images that go together."""
+    def _groups(self, images: Images, device: torch.device) -> list[list[int]]:
+        """Numbers of images that go together on a device."""
         of_size: dict[int, list[int]] = {}
-        counts = [self.count(gt) for _, gt, _ in images]
-        for number, (pred, _, _) in enumerate(images):
+        counts = [self.count(gt) for _, gt, _, _ in images]
+        for number, (pred, *_) in enumerate(images):
             if counts[number] and self.count(pred):
                 of_size.setdefault(self.count(pred), []).append(number)
         groups = []
         for numbers in of_size.values():
             most = max(counts[number] for number in numbers) + 1
             each = max(self.bytes_of(images[number][0], most) for number in numbers)
-            device = as_tensor(images[numbers[0]][1].bboxes).device
             groups += [numbers[block] for block in split(len(numbers), each, device)]
         return groups
 

@@ -25,6 +25,7 @@ from visdet_assigners.assignment import (
 )
 from visdet_assigners.functional.blocks import memory_budget, static_shapes
 from visdet_assigners.functional.boxes import border_distance, box_area, box_overlaps
+from visdet_assigners.functional.inputs import Policy
 from visdet_assigners.functional.overlaps import near_blocks
 from visdet_assigners.functional.ties import ties_by_index
 from visdet_assigners.registry import register
@@ -148,8 +149,9 @@ class CenterRegionAssigner(OverlapMixin, BaseAssigner):
         memory_budget: int | None = None,
         compile: bool = False,
         deterministic: bool | None = None,
+        on_nonfinite: Policy | None = None,
     ) -> None:
-        super().__init__(memory_budget, compile, deterministic)
+        super().__init__(memory_budget, compile, deterministic, on_nonfinite)
         self.pos_scale = pos_scale
         self.neg_scale = neg_scale
         self.min_pos_iof = min_pos_iof
@@ -184,7 +186,7 @@ class CenterRegionAssigner(OverlapMixin, BaseAssigner):
         Raises:
             ValueError: a field is missing or has the wrong shape, or on CPU is not finite.
         """
-        priors = self.read(pred_instances, "pred_instances", "priors", columns=4)
+        (priors,) = self.read_predictions(pred_instances, priors="boxes")
         gts, labels = self.read_ground_truths(gt_instances)
         ignored = None
         regions = self.read_regions(gt_instances_ignore)

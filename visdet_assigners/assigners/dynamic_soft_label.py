@@ -17,6 +17,7 @@ from visdet_assigners.assigners.sim_ota import any_ground_truth, match_candidate
 from visdet_assigners.assignment import Assignment, AssignResult, all_negative, to_assign_result
 from visdet_assigners.functional.boxes import border_distance, box_area, box_center, box_iou
 from visdet_assigners.functional.costs import soft_label_cost, soft_label_terms
+from visdet_assigners.functional.inputs import Policy
 from visdet_assigners.functional.masks import center_of_mass
 from visdet_assigners.functional.overlaps import Overlaps
 from visdet_assigners.functional.tensors import evenly
@@ -109,10 +110,12 @@ class DynamicSoftLabelAssigner(OverlapMixin, BaseAssigner):
         memory_budget: int | None = None,
         compile: bool = False,
         deterministic: bool | None = None,
+        on_nonfinite: Policy | None = None,
     ) -> None:
-        super().__init__(memory_budget, compile, deterministic)
+        super().__init__(memory_budget, compile, deterministic, on_nonfinite)
         if topk < 1:
             self.fail(f"topk is {topk}; at least 1 is needed")
+        self.check_weights(iou_weight=iou_weight)
         self.soft_center_radius = soft_center_radius
         self.topk = topk
         self.iou_weight = iou_weight
@@ -146,12 +149,11 @@ class DynamicSoftLabelAssigner(OverlapMixin, BaseAssigner):
         Raises:
             ValueError: a field is missing or has the wrong shape, or on CPU is not finite.
         """
-        points = self.read(pred_instances, "pred_instances", "priors", columns=3)
-        boxes = self.read(pred_instances, "pred_instances", "bboxes", columns=4)
-        logits = self.read(pred_instances, "pred_instances", "scores", columns=1)
-        gts, labels = self.read_ground_truths(gt_instances)
-        self.check_lengths(priors=points, bboxes=boxes, scores=logits)
-        self.check_labels(labels, logits.shape[1])
+        points, boxes, logits = self.read_predictions(
+            pred_instances, priors="points", bboxes="predicted", scores="scores"
+        )
+        gts, labels = self.read_ground_truths(gt_instances, logits.shape[1])
+        self.without_regions(gt_instances_ignore)
         masks: Any = getattr(gt_instances, "masks", None)
         if hasattr(masks, "to_tensor"):  # mmdet's own containers
             masks = masks.to_tensor(torch.bool, gts.device)

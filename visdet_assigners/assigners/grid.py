@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
-from visdet_assigners.assigners.max_iou import Threshold, threshold_band
+from visdet_assigners.assigners.max_iou import Threshold, check_thresholds, threshold_band
 from visdet_assigners.assigners.memory import within_memory
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, all_negative, to_assign_result
 from visdet_assigners.functional.blocks import static_shapes
 from visdet_assigners.functional.boxes import box_iou
+from visdet_assigners.functional.inputs import Policy
 from visdet_assigners.functional.overlaps import (
     Overlaps,
     OverlapTable,
@@ -114,15 +115,15 @@ class GridAssigner(OverlapMixin, BaseAssigner):
         memory_budget: int | None = None,
         compile: bool = False,
         deterministic: bool | None = None,
+        on_nonfinite: Policy | None = None,
     ) -> None:
-        super().__init__(memory_budget, compile, deterministic)
+        super().__init__(memory_budget, compile, deterministic, on_nonfinite)
         self.pos_iou_thr = pos_iou_thr
         self.neg_iou_thr = neg_iou_thr
         self.min_pos_iou = min_pos_iou
         self.gt_max_assign_all = gt_max_assign_all
         self.build_calculator(iou_calculator)
-        if isinstance(neg_iou_thr, Sequence) and len(neg_iou_thr) != 2:
-            self.fail(f"neg_iou_thr is {neg_iou_thr!r}; one number or (low, high) is expected")
+        check_thresholds(self, pos_iou_thr, neg_iou_thr)
 
     @within_memory
     @torch.no_grad()
@@ -150,10 +151,9 @@ class GridAssigner(OverlapMixin, BaseAssigner):
         Raises:
             ValueError: a field is missing or has the wrong shape, or on CPU is not finite.
         """
-        priors = self.read(pred_instances, "pred_instances", "priors", columns=4)
-        responsible = self.read(pred_instances, "pred_instances", "responsible_flags").bool()
+        priors, responsible = self.read_predictions(pred_instances, priors="boxes", responsible_flags="flags")
         gts, labels = self.read_ground_truths(gt_instances)
-        self.check_lengths(priors=priors, responsible_flags=responsible)
+        self.without_regions(gt_instances_ignore)
         assignment = self.run(
             grid,
             priors,

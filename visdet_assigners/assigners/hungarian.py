@@ -14,6 +14,7 @@ from torch import Tensor
 from visdet_assigners.assigners.matching import Image, MatchingAssigner
 from visdet_assigners.assigners.memory import within_memory
 from visdet_assigners.assignment import Assignment, AssignResult, to_assign_results
+from visdet_assigners.functional.inputs import Policy
 from visdet_assigners.functional.lsap import InvalidCostError, matched_columns
 from visdet_assigners.registry import build, register
 
@@ -68,8 +69,9 @@ class HungarianAssigner(MatchingAssigner):
         memory_budget: int | None = None,
         compile: bool = False,
         deterministic: bool | None = None,
+        on_nonfinite: Policy | None = None,
     ) -> None:
-        super().__init__(memory_budget, compile, deterministic)
+        super().__init__(memory_budget, compile, deterministic, on_nonfinite)
         old_form = {"cls_cost": cls_cost, "reg_cost": reg_cost, "iou_cost": iou_cost}
         if match_costs is not None:
             given = [name for name, cost in old_form.items() if cost is not None]
@@ -140,11 +142,12 @@ class HungarianAssigner(MatchingAssigner):
 
     def match(self, images: Sequence[Image]) -> list[AssignResult]:
         """Match images, each given as predictions, ground truths and meta data."""
-        labels = [self.read(gt, "gt_instances", "labels") for _, gt, _ in images]
+        labels = [self.check(*image) for image in images]
+        self.call.settle()
         batches = self.total_costs(images, labels)
         counts = [[len(labels[number]) for number in own] for own, _ in batches]
         try:
-            decided = matched_columns([cost for _, cost in batches], counts)
+            decided = matched_columns([cost for _, cost in batches], counts, self.replaces)
         except InvalidCostError as error:
             self.fail_for(error, [number for own, _ in batches for number in own], images)
         results: dict[int, AssignResult] = {}

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from visdet_assigners.assigners.hungarian import HungarianAssigner
 from visdet_assigners.assignment import AssignResult
+from visdet_assigners.functional.inputs import Policy
 from visdet_assigners.registry import build, register
 
 
@@ -51,6 +52,7 @@ class MaskHungarianAssigner(HungarianAssigner):
         memory_budget: int | None = None,
         compile: bool = False,
         deterministic: bool | None = None,
+        on_nonfinite: Policy | None = None,
     ) -> None:
         self.cls_cost = build(cls_cost or {"type": "ClassificationCost"})
         self.mask_cost = build(mask_cost or {"type": "FocalLossCost", "binary_input": True})
@@ -61,6 +63,7 @@ class MaskHungarianAssigner(HungarianAssigner):
             memory_budget=memory_budget,
             compile=compile,
             deterministic=deterministic,
+            on_nonfinite=on_nonfinite,
         )
 
     def costs_for(self, pred_instances: Any) -> Sequence[Any]:

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from visdet_assigners.assigners.base import BaseAssigner
 from visdet_assigners.functional.blocks import split, static_shapes
+from visdet_assigners.functional.inputs import Kind
 from visdet_assigners.functional.lsap import InvalidCostError
 from visdet_assigners.functional.tensors import as_float32, as_tensor, padded
-from visdet_assigners.match_costs import batch_fields
+from visdet_assigners.match_costs import BaseMatchCost, batch_fields
 
 IN_TURN = 4
 """Costs up to which torch adds a stack of them in turn; from there on the order depends on the place in the matrix."""
+KINDS: dict[str, Kind] = {"scores": "scores", "bboxes": "predicted", "masks": "masks"}
 MATRICES = 8
 """Matrices of the size of an image's costs, or of its scores, that are there at once."""
 
@@ -51,18 +53,39 @@ class Fields(NamedTuple):
 class MatchingAssigner(BaseAssigner):
     """An assigner that adds up match costs."""
 
+    matches_on_host = True
+
     @abstractmethod
     def costs_for(self, pred_instances: Any) -> Sequence[Any]:
         """The match costs that count for these predictions."""
+
+    def check(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
+        """Check the fields of one image that the costs read, and give its labels (M,) int64; N and M may be 0."""
+        self.about(img_meta, gt_instances, pred_instances)
+        costs = [cost for cost in self.costs_for(pred_instances) if isinstance(cost, BaseMatchCost)]
+        reads = {cost.reads: None for cost in costs}
+        kinds = {pred: KINDS[pred] for pred, _ in reads if pred}
+        fields = dict(zip(kinds, self.read_predictions(pred_instances, **kinds) if kinds else ()))
+        num_classes = fields["scores"].shape[-1] if ("scores", "labels") in reads else None
+        truths = [truth for _, truth in reads]
+        labels = self.read_labels(gt_instances, num_classes=num_classes)
+        if len(labels) and "bboxes" in truths:
+            self.read_ground_truths(gt_instances)
+        for name in {"masks", "positive_maps"}.intersection(truths if len(labels) else ()):
+            self.read_masks(gt_instances, name, len(labels))
+        if any(cost.needs_size for cost in costs):
+            self.image_size(img_meta)
+        return labels
 
     def total_cost(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
         """Sum of the costs of one image, (N, M); either may be 0.
 
         Raises:
-            ValueError: a field is missing, a label is no class of the scores, or on CPU a cost is not finite.
+            ValueError: a field is missing, or a cost is not finite on CPU or where that is asked for.
         """
-        labels = self.read(gt_instances, "gt_instances", "labels")
+        labels = gt_instances.labels
         num_preds, num_gts = self.count(pred_instances), len(labels)
+        self.about(img_meta, gt_instances, pred_instances)
         if num_preds == 0 or num_gts == 0:
             return labels.new_zeros(num_preds, num_gts, dtype=torch.float32)
         costs = self.costs_for(pred_instances)
@@ -113,6 +136,10 @@ class MatchingAssigner(BaseAssigner):
     def fail_for(self, error: InvalidCostError, numbers: Sequence[int], images: Sequence[Image]) -> NoReturn:
         """Raise for the image that the error is about, the problems being in the order of the numbers of images."""
         wrong = numbers[error.problem]
+        self.call.search()
+        self.check(*images[wrong])
+        self.total_cost(*images[wrong])
+        self.call.settle()
         self.fail(str(InvalidCostError(wrong, len(images))), images[wrong][2])
 
     def _fields(self, image: Image, count: int) -> Fields | None:
@@ -151,7 +178,8 @@ class MatchingAssigner(BaseAssigner):
         terms = []
         for match_cost in costs:
             cost = match_cost(pred_instances=pred, gt_instances=gt, img_meta=img_meta)
-            self.check_finite(cost, type(match_cost).__name__, img_meta)
             terms.append(as_float32(cost))
+            if self.call.searching:
+                self.expect_finite(terms[-1], type(match_cost).__name__)
         # Stacked, not added in turn: from five costs on the two differ in the last bit.
         return torch.stack(terms).sum(dim=0)

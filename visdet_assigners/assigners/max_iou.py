@@ -14,8 +14,8 @@ from torch import Tensor
 from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin, in_either_order
 from visdet_assigners.assigners.memory import within_memory
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, all_negative, to_assign_result
-from visdet_assigners.functional.blocks import static_shapes
 from visdet_assigners.functional.boxes import INSIDE, border_distance, box_iou
+from visdet_assigners.functional.inputs import Policy
 from visdet_assigners.functional.overlaps import (
     Overlaps,
     OverlapTable,
@@ -24,7 +24,7 @@ from visdet_assigners.functional.overlaps import (
     overlap_table,
     table_of,
 )
-from visdet_assigners.functional.tensors import as_tensor, padded
+from visdet_assigners.functional.tensors import padded
 from visdet_assigners.iou_calculators import IoUCalculator
 from visdet_assigners.registry import register
 
@@ -34,6 +34,15 @@ Threshold = float | Sequence[float]
 def threshold_band(threshold: Threshold) -> tuple[float, float]:
     """A pair as it is, one number as (0, number)."""
     return (threshold[0], threshold[1]) if isinstance(threshold, Sequence) else (0.0, threshold)
+
+
+def check_thresholds(assigner: BaseAssigner, pos_iou_thr: float, neg_iou_thr: Threshold) -> None:
+    """Raise in the name of an assigner if its thresholds are none, and warn once if they cross."""
+    if isinstance(neg_iou_thr, Sequence) and len(neg_iou_thr) != 2:
+        assigner.fail(f"neg_iou_thr is {neg_iou_thr!r}; one number or (low, high) is expected")
+    if threshold_band(neg_iou_thr)[1] > pos_iou_thr:
+        text = f"neg_iou_thr {neg_iou_thr} is above pos_iou_thr {pos_iou_thr}; priors between the two become positive"
+        assigner.tell_once("thresholds", text)
 
 
 def max_iou(
@@ -267,8 +276,9 @@ class MaxIoUAssigner(OverlapMixin, BaseAssigner):
         memory_budget: int | None = None,
         compile: bool = False,
         deterministic: bool | None = None,
+        on_nonfinite: Policy | None = None,
     ) -> None:
-        super().__init__(memory_budget, compile, deterministic)
+        super().__init__(memory_budget, compile, deterministic, on_nonfinite)
         self.pos_iou_thr = pos_iou_thr
         self.neg_iou_thr = neg_iou_thr
         self.min_pos_iou = min_pos_iou
@@ -280,8 +290,7 @@ class MaxIoUAssigner(OverlapMixin, BaseAssigner):
         self.perm_repeat_gt_cfg = perm_repeat_gt_cfg
         self.ignore_outside_gt = ignore_outside_gt
         self.build_calculator(iou_calculator)
-        if isinstance(neg_iou_thr, Sequence) and len(neg_iou_thr) != 2:
-            self.fail(f"neg_iou_thr is {neg_iou_thr!r}; one number or (low, high) is expected")
+        check_thresholds(self, pos_iou_thr, neg_iou_thr)
 
     @in_either_order
     @within_memory
@@ -333,7 +342,7 @@ class MaxIoUAssigner(OverlapMixin, BaseAssigner):
 
     def read_candidates(self, pred_instances: Any) -> tuple[Tensor, Tensor]:
         """Boxes (N, 4) to compare with ignore regions, and (N, A, 4) to compare with ground truths, here the same."""
-        priors = self.read(pred_instances, "pred_instances", "priors", columns=4)
+        (priors,) = self.read_predictions(pred_instances, priors="boxes")
         return priors, priors[:, None]
 
     @property
@@ -354,14 +363,18 @@ class MaxIoUAssigner(OverlapMixin, BaseAssigner):
 
         On a CPU one by one is faster: what is near in one image fills its cache.
         """
-        if self.perm_repeat_gt_cfg is None and len(pred_list) and static_shapes(as_tensor(gt_list[0].bboxes).device):
-            return self.assign_images(pred_list, gt_list, ignore_list)
+        if self.perm_repeat_gt_cfg is None and len(pred_list) and self.on_device(gt_list[0]):
+            return self.assign_images(pred_list, gt_list, ignore_list, img_metas)
         return super().assign_batch(pred_list, gt_list, ignore_list, img_metas, **shared)
 
     @within_memory
     @torch.no_grad()
     def assign_images(
-        self, pred_list: Sequence[Any], gt_list: Sequence[Any], ignore_list: Sequence[Any] | None = None
+        self,
+        pred_list: Sequence[Any],
+        gt_list: Sequence[Any],
+        ignore_list: Sequence[Any] | None = None,
+        img_metas: Sequence[Mapping[str, Any] | None] | None = None,
     ) -> list[AssignResult]:
         """Assign a list of images in one padded batch, equal to assigning them one by one.
 
@@ -369,13 +382,17 @@ class MaxIoUAssigner(OverlapMixin, BaseAssigner):
             pred_list: B instances as in ``assign``.
             gt_list: B instances with ``bboxes`` (M_i, 4) and ``labels`` (M_i,).
             ignore_list: B instances with ``bboxes`` or None; or None.
+            img_metas: of each image, named in errors; or None.
         """
-        images = self.images_of(pred_list, gt_list, ignore_list)
+        images = self.images_of(pred_list, gt_list, ignore_list, img_metas)
         if not images:
             return []
-        boxes = [self.read_candidates(pred) for pred, _, _ in images]
-        truths = [self.read_ground_truths(gt) for _, gt, _ in images]
-        regions = [self.read_regions(ignore) for _, _, ignore in images]
+        boxes, truths, regions = [], [], []
+        for pred, gt, ignore, meta in images:
+            self.about(meta, gt, pred)
+            boxes.append(self.read_candidates(pred))
+            truths.append(self.read_ground_truths(gt))
+            regions.append(self.read_regions(ignore))
         nothing = boxes[0][0].new_zeros(0, 4)
         priors, valid = padded([priors for priors, _ in boxes])
         indices, qualities = self.match_padded(

@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 import functools
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from visdet_assigners.functional.blocks import limit_memory, memory_budget
+from visdet_assigners.functional.inputs import called
+from visdet_assigners.functional.tensors import full_precision
 from visdet_assigners.functional.ties import order_ties
 
 SMALLEST = 2**20
@@ -24,6 +27,8 @@ def within_memory(assign: Method) -> Method:
     """Decorate a method of an assigner: its blocks keep to the assigner's budget, ties are ordered as it says, and it
     survives a full device.
 
+    Around it, errors name the image, and autocast is off.
+
     On ``torch.cuda.OutOfMemoryError``, and on no other error, it is tried again with half the budget, and when blocks
     of a megabyte don't fit either, on the CPU.  The first time that an assigner had to, it warns.
     """
@@ -31,9 +36,10 @@ def within_memory(assign: Method) -> Method:
     @functools.wraps(assign)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         budget = first = self.memory_budget or memory_budget()
+        sources = [kwargs.get("img_meta"), *args, *kwargs.values()]
         while budget >= min(SMALLEST, first):
             try:
-                with limit_memory(budget), order_ties(self.deterministic):
+                with _call_of(self, budget, sources):
                     result = assign(self, *args, **kwargs)
             except torch.cuda.OutOfMemoryError:
                 pass  # tried again outside, where the error no longer holds what its frames hold
@@ -44,10 +50,18 @@ def within_memory(assign: Method) -> Method:
             budget //= 2
         _warn_once(self, "it worked on the CPU")
         device = next(_tensors([args, kwargs])).device
-        with limit_memory(first), order_ties(self.deterministic):
+        with _call_of(self, first, sources):
             return moved(assign(self, *moved(args, "cpu"), **moved(kwargs, "cpu")), device)
 
     return method  # type: ignore[return-value]
+
+
+@contextmanager
+def _call_of(assigner: Any, budget: int, sources: Sequence[Any]) -> Iterator[None]:
+    """Inside the ``with`` block all is set as the assigner has it; the image is named in one of the sources."""
+    who = type(assigner).__name__
+    with limit_memory(budget), order_ties(assigner.deterministic), full_precision(), called(who, sources):
+        yield
 
 
 def _warn_once(assigner: Any, what: str) -> None:

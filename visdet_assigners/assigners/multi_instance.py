@@ -17,6 +17,7 @@ from visdet_assigners.assigners.max_iou import MaxIoUAssigner, Threshold, thresh
 from visdet_assigners.assigners.memory import within_memory
 from visdet_assigners.assignment import AssignResult
 from visdet_assigners.functional.blocks import split
+from visdet_assigners.functional.inputs import Policy
 from visdet_assigners.functional.ties import ties_by_index
 from visdet_assigners.registry import register
 
@@ -101,6 +102,7 @@ class MultiInstanceAssigner(MaxIoUAssigner):
         memory_budget: int | None = None,
         compile: bool = False,
         deterministic: bool | None = None,
+        on_nonfinite: Policy | None = None,
     ) -> None:
         super().__init__(
             pos_iou_thr,
@@ -116,6 +118,7 @@ class MultiInstanceAssigner(MaxIoUAssigner):
             memory_budget=memory_budget,
             compile=compile,
             deterministic=deterministic,
+            on_nonfinite=on_nonfinite,
         )
         if num_instance < 1:
             self.fail(f"num_instance is {num_instance}; at least 1 is needed")
@@ -151,11 +154,11 @@ class MultiInstanceAssigner(MaxIoUAssigner):
         Raises:
             ValueError: a field is missing or has the wrong shape, or on CPU is not finite.
         """
-        priors = self.read(pred_instances, "pred_instances", "priors", columns=4)
+        (priors,) = self.read_predictions(pred_instances, priors="boxes")
         boxes, labels = self.read_ground_truths(gt_instances)
-        labels = labels.long() + 1
-        if gt_instances_ignore is not None:
-            regions = self.read(gt_instances_ignore, "gt_instances_ignore", "bboxes", columns=4)
+        labels = labels + 1
+        regions = self.read_regions(gt_instances_ignore)
+        if regions is not None:
             kinds = labels.new_full((len(regions),), IGNORE_LABEL)
             if hasattr(gt_instances_ignore, "labels"):
                 kinds = self.read(gt_instances_ignore, "gt_instances_ignore", "labels").long()

@@ -17,9 +17,9 @@ from visdet_assigners.assignment import NEGATIVE, Assignment, AssignResult, all_
 from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.boxes import box_area, box_center
 from visdet_assigners.functional.grids import Grid, crossings, grid_of
+from visdet_assigners.functional.inputs import Policy
 from visdet_assigners.functional.resolve import best_claim
 from visdet_assigners.functional.select import largest_of_each, top
-from visdet_assigners.functional.tensors import as_tensor
 from visdet_assigners.registry import register
 
 MANY = 1024
@@ -159,8 +159,9 @@ class PointAssigner(BaseAssigner):
         memory_budget: int | None = None,
         compile: bool = False,
         deterministic: bool | None = None,
+        on_nonfinite: Policy | None = None,
     ) -> None:
-        super().__init__(memory_budget, compile, deterministic)
+        super().__init__(memory_budget, compile, deterministic, on_nonfinite)
         if pos_num < 1:
             self.fail(f"pos_num is {pos_num}; at least 1 is needed")
         self.scale = scale
@@ -193,14 +194,15 @@ class PointAssigner(BaseAssigner):
             ValueError: a field is missing or has the wrong shape, the levels don't sum to N, or on CPU a value is not
                 finite or the priors are boxes.
         """
-        points = self.read(pred_instances, "pred_instances", "priors", columns=3)
-        given = as_tensor(pred_instances.priors)
-        if not static_shapes(given.device) and given.shape[-1] == 4 and not torch.equal(given[:, 2], given[:, 3]):
+        (points,) = self.read_predictions(pred_instances, priors="points")
+        if not static_shapes(points.device) and points.shape[1] == 4 and not torch.equal(points[:, 2], points[:, 3]):
             self.fail(
                 "pred_instances.priors are boxes, not points with their strides; RepPointsHead passes points only "
                 "where the config says type='PointAssigner' without a prefix; import visdet_assigners.dropin for that"
             )
+        points = points[:, :3]
         gts, labels = self.read_ground_truths(gt_instances)
+        self.without_regions(gt_instances_ignore)
         if len(points) == 0 or len(gts) == 0:
             return to_assign_result(Assignment(all_negative(len(points), points)), labels)
         if self.compile or static_shapes(points.device):

@@ -18,6 +18,7 @@ from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignRes
 from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.boxes import box_area
 from visdet_assigners.functional.grids import Grid, crossings, grid_of
+from visdet_assigners.functional.inputs import Policy
 from visdet_assigners.functional.overlaps import joined, near_blocks
 from visdet_assigners.registry import register
 
@@ -212,8 +213,9 @@ class RegionAssigner(BaseAssigner):
         memory_budget: int | None = None,
         compile: bool = False,
         deterministic: bool | None = None,
+        on_nonfinite: Policy | None = None,
     ) -> None:
-        super().__init__(memory_budget, compile, deterministic)
+        super().__init__(memory_budget, compile, deterministic, on_nonfinite)
         self.center_ratio = center_ratio
         self.ignore_ratio = ignore_ratio
 
@@ -249,15 +251,13 @@ class RegionAssigner(BaseAssigner):
 
         Raises:
             ValueError: a field is missing or has the wrong shape, the levels don't sum to N, or on CPU a value is not
-                finite.
-            NotImplementedError: there are ignore regions.
+                finite; or there are ignore regions.
         """
         if gt_instances_ignore is not None and len(gt_instances_ignore):
-            raise NotImplementedError("RegionAssigner: the method defines no ignore regions; pass None")
-        anchors = self.read(pred_instances, "pred_instances", "priors", columns=4)
-        valid = self.read(pred_instances, "pred_instances", "valid_flags").bool()
+            self.fail(f"gt_instances_ignore has {len(gt_instances_ignore)} boxes; the method defines no ignore regions")
+        anchors, valid = self.read_predictions(pred_instances, priors="boxes", valid_flags="flags")
         gts, labels = self.read_ground_truths(gt_instances)
-        self.check_lengths(priors=anchors, valid_flags=valid)
+        size = self.image_size(img_meta)
         if sum(num_level_anchors) != len(anchors):
             self.fail(f"sum(num_level_anchors) is {sum(num_level_anchors)} but there are {len(anchors)} priors")
         if len(gts) == 0 or len(anchors) == 0:
@@ -274,6 +274,5 @@ class RegionAssigner(BaseAssigner):
             self.center_ratio,
             self.ignore_ratio,
         )
-        height, width = img_meta["img_shape"][:2]
-        inside = inside_image(anchors, valid, (height, width), allowed_border)
+        inside = inside_image(anchors, valid, size, allowed_border)
         return to_assign_result(Assignment(assignment.gt_index.masked_fill(~inside, IGNORED)), labels)

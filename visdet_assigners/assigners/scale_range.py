@@ -16,6 +16,7 @@ from visdet_assigners.assigners.base import BaseAssigner, in_either_order
 from visdet_assigners.assigners.memory import within_memory
 from visdet_assigners.assignment import NEGATIVE, Assignment, AssignResult, all_negative, to_assign_result
 from visdet_assigners.functional.boxes import border_distance, box_area, box_center
+from visdet_assigners.functional.inputs import Policy
 from visdet_assigners.functional.overlaps import near_blocks
 from visdet_assigners.registry import register
 
@@ -116,8 +117,9 @@ class ScaleRangeAssigner(BaseAssigner):
         memory_budget: int | None = None,
         compile: bool = False,
         deterministic: bool | None = None,
+        on_nonfinite: Policy | None = None,
     ) -> None:
-        super().__init__(memory_budget, compile, deterministic)
+        super().__init__(memory_budget, compile, deterministic, on_nonfinite)
         if center_sampling and len(strides) != len(regress_ranges):
             self.fail(
                 f"there are {len(strides)} strides and {len(regress_ranges)} regress_ranges; give one of each a level"
@@ -154,10 +156,11 @@ class ScaleRangeAssigner(BaseAssigner):
             ValueError: the levels don't sum to N or aren't as many as the ranges, a field is missing or has the wrong
                 shape, or on CPU is not finite.
         """
-        priors = self.read(pred_instances, "pred_instances", "priors", columns=4)
+        (priors,) = self.read_predictions(pred_instances, priors="boxes")
         level_sizes = self.read_level_sizes(pred_instances, num_level_priors, len(priors))
         if len(level_sizes) != len(self.regress_ranges):
             self.fail(f"there are {len(level_sizes)} levels and {len(self.regress_ranges)} regress_ranges")
         gts, labels = self.read_ground_truths(gt_instances)
+        self.without_regions(gt_instances_ignore)
         assignment = self.run(scale_range, priors, gts, level_sizes, self.regress_ranges, self.radii)
         return to_assign_result(assignment, labels)

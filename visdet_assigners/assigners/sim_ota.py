@@ -17,6 +17,7 @@ from visdet_assigners.assignment import Assignment, AssignResult, all_negative, 
 from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.boxes import border_distance, box_area, box_center, box_iou
 from visdet_assigners.functional.costs import one_hot_costs
+from visdet_assigners.functional.inputs import Policy
 from visdet_assigners.functional.overlaps import Overlaps
 from visdet_assigners.functional.resolve import match_dynamic_k
 from visdet_assigners.registry import register
@@ -167,10 +168,12 @@ class SimOTAAssigner(OverlapMixin, BaseAssigner):
         memory_budget: int | None = None,
         compile: bool = False,
         deterministic: bool | None = None,
+        on_nonfinite: Policy | None = None,
     ) -> None:
-        super().__init__(memory_budget, compile, deterministic)
+        super().__init__(memory_budget, compile, deterministic, on_nonfinite)
         if candidate_topk < 1:
             self.fail(f"candidate_topk is {candidate_topk}; at least 1 is needed")
+        self.check_weights(iou_weight=iou_weight, cls_weight=cls_weight)
         self.center_radius = center_radius
         self.candidate_topk = candidate_topk
         self.iou_weight = iou_weight
@@ -204,13 +207,11 @@ class SimOTAAssigner(OverlapMixin, BaseAssigner):
         Raises:
             ValueError: a field is missing or has the wrong shape, or on CPU is not finite or no probability.
         """
-        points = self.read(pred_instances, "pred_instances", "priors", columns=4)
-        boxes = self.read(pred_instances, "pred_instances", "bboxes", columns=4)
-        scores = self.read(pred_instances, "pred_instances", "scores", columns=1)
-        gts, labels = self.read_ground_truths(gt_instances)
-        self.check_lengths(priors=points, bboxes=boxes, scores=scores)
-        self.check_probabilities(scores)
-        self.check_labels(labels, scores.shape[1])
+        points, boxes, scores = self.read_predictions(
+            pred_instances, priors="strided", bboxes="predicted", scores="probabilities"
+        )
+        gts, labels = self.read_ground_truths(gt_instances, scores.shape[1])
+        self.without_regions(gt_instances_ignore)
         assignment = self.run(
             sim_ota,
             points,

@@ -18,6 +18,7 @@ from visdet_assigners.assigners.memory import within_memory
 from visdet_assigners.assignment import Assignment, AssignResult, all_negative, to_assign_result, to_assign_results
 from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.boxes import border_distance, box_center, box_iou
+from visdet_assigners.functional.inputs import Policy
 from visdet_assigners.functional.overlaps import Overlaps, overlap_table, overlapping_pairs
 from visdet_assigners.functional.resolve import keep_best
 from visdet_assigners.functional.select import largest_of_each, top
@@ -237,8 +238,9 @@ class TaskAlignedAssigner(OverlapMixin, BatchingAssigner):
         memory_budget: int | None = None,
         compile: bool = False,
         deterministic: bool | None = None,
+        on_nonfinite: Policy | None = None,
     ) -> None:
-        super().__init__(memory_budget, compile, deterministic)
+        super().__init__(memory_budget, compile, deterministic, on_nonfinite)
         if topk < 1:
             self.fail(f"topk is {topk}; at least 1 candidate is needed")
         if candidate_order not in get_args(CandidateOrder):
@@ -281,6 +283,7 @@ class TaskAlignedAssigner(OverlapMixin, BatchingAssigner):
             ValueError: a field is missing or has the wrong shape, or on CPU is not finite or no probability.
         """
         priors, boxes, scores, gts, labels = self.read_image(pred_instances, gt_instances)
+        self.without_regions(gt_instances_ignore)
         numbers = (self.topk, alpha, beta)
         assignment = self.run(
             task_aligned,
@@ -309,7 +312,7 @@ class TaskAlignedAssigner(OverlapMixin, BatchingAssigner):
 
     def assign_images(self, images: Images, alpha: float = 1, beta: float = 6, **shared: Any) -> list[AssignResult]:
         """Assign images at once, see ``assign_batch``."""
-        read = [self.read_image(pred, gt) for pred, gt, _ in images]
+        read = self.read_images(images)
         priors, boxes = (torch.stack([own[index] for own in read]) for index in (0, 1))  # (B, N, 4)
         scores, gts, labels = ([own[index] for own in read] for index in (2, 3, 4))
         score = [own.index_select(1, classes) for own, classes in zip(scores, padded(labels)[0])]  # (N, M) each
@@ -333,13 +336,10 @@ class TaskAlignedAssigner(OverlapMixin, BatchingAssigner):
 
     def read_image(self, pred_instances: Any, gt_instances: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Priors, boxes and scores of the predictions, boxes and labels of the ground truths, checked."""
-        priors = self.read(pred_instances, "pred_instances", "priors", columns=4)
-        boxes = self.read(pred_instances, "pred_instances", "bboxes", columns=4)
-        scores = self.read(pred_instances, "pred_instances", "scores", columns=1)
-        gts, labels = self.read_ground_truths(gt_instances)
-        self.check_lengths(priors=priors, bboxes=boxes, scores=scores)
-        self.check_probabilities(scores)
-        self.check_labels(labels, scores.shape[1])
+        priors, boxes, scores = self.read_predictions(
+            pred_instances, priors="boxes", bboxes="predicted", scores="probabilities"
+        )
+        gts, labels = self.read_ground_truths(gt_instances, scores.shape[1])
         return priors, boxes, scores, gts, labels
 
     def batch_targets(

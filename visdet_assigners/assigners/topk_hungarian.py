@@ -17,6 +17,7 @@ from visdet_assigners.assigners.matching import Image, MatchingAssigner
 from visdet_assigners.assigners.memory import within_memory
 from visdet_assigners.assignment import Assignment, AssignResult, all_negative, to_assign_result
 from visdet_assigners.functional.costs import of_labels
+from visdet_assigners.functional.inputs import Policy
 from visdet_assigners.functional.lsap import InvalidCostError, repeated_assignments
 from visdet_assigners.registry import build, register
 
@@ -64,8 +65,9 @@ class TopkHungarianAssigner(OverlapMixin, MatchingAssigner):
         memory_budget: int | None = None,
         compile: bool = False,
         deterministic: bool | None = None,
+        on_nonfinite: Policy | None = None,
     ) -> None:
-        super().__init__(memory_budget, compile, deterministic)
+        super().__init__(memory_budget, compile, deterministic, on_nonfinite)
         if topk < 1:
             self.fail(f"topk is {topk}; at least 1 is needed")
         self.topk = topk
@@ -145,12 +147,13 @@ class TopkHungarianAssigner(OverlapMixin, MatchingAssigner):
     def match(self, images: Sequence[Image], alpha: float, beta: float) -> list[AssignResult]:
         """Match images, each given as predictions, ground truths and meta data."""
         read = [self.read_image(*image) for image in images]
+        self.call.settle()
         batches = self.total_costs(read, [gt.labels for _, gt, _ in read])
         order = [number for own, _ in batches for number in own]
         counts = [[len(read[number][1].labels) for number in own] for own, _ in batches]
-        topk = [min(self.topk, len(read[n][0].scores) // max(1, len(read[n][1].labels))) for n in order]
+        topk = [max(1, min(self.topk, len(read[n][0].scores) // max(1, len(read[n][1].labels)))) for n in order]
         try:
-            pairs = repeated_assignments([cost for _, cost in batches], counts, topk)
+            pairs = repeated_assignments([cost for _, cost in batches], counts, topk, self.replaces)
         except InvalidCostError as error:
             self.fail_for(error, order, images)
         results = {number: self.result(*read[number][:2], *pair, alpha, beta) for number, pair in zip(order, pairs)}
@@ -160,11 +163,9 @@ class TopkHungarianAssigner(OverlapMixin, MatchingAssigner):
         self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None
     ) -> tuple[SimpleNamespace, SimpleNamespace, Mapping[str, Any] | None]:
         """Read and check what the costs and the alignment need of an image."""
-        scores = self.read(pred_instances, "pred_instances", "scores", columns=1)
-        boxes = self.read(pred_instances, "pred_instances", "bboxes", columns=4)
-        gts, labels = self.read_ground_truths(gt_instances)
-        self.check_lengths(scores=scores, bboxes=boxes)
-        self.check_labels(labels, scores.shape[1])
+        self.check(pred_instances, gt_instances, img_meta)
+        scores, boxes = self.read_predictions(pred_instances, scores="scores", bboxes="predicted")
+        gts, labels = self.read_ground_truths(gt_instances, scores.shape[1])
         return SimpleNamespace(scores=scores, bboxes=boxes), SimpleNamespace(labels=labels, bboxes=gts), img_meta
 
     def result(self, pred: Any, gt: Any, rows: Tensor, columns: Tensor, alpha: float, beta: float) -> AssignResult:

@@ -15,7 +15,8 @@ from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
 from visdet_assigners.assigners.memory import within_memory
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, all_negative, to_assign_result
 from visdet_assigners.functional.blocks import split
-from visdet_assigners.functional.boxes import box_iou, xyxy_to_cxcywh
+from visdet_assigners.functional.boxes import box_iou, common_origin, xyxy_to_cxcywh
+from visdet_assigners.functional.inputs import Policy, taken_out
 from visdet_assigners.functional.overlaps import Overlaps, best_ground_truths, overlap_table, overlaps_of_pairs
 from visdet_assigners.functional.select import top
 from visdet_assigners.registry import register
@@ -68,16 +69,21 @@ def uniform(
         return Assignment(all_negative(num_anchors, predicted), predicted.new_zeros(num_anchors), nothing)
     count = min(match_times, num_anchors)
     with torch.no_grad():
-        nearest = torch.stack([nearest_boxes(boxes, gts, count) for boxes in (predicted, anchors)], dim=2).flatten(1)
-        counts = (overlaps_at(anchors, gts, nearest) >= pos_ignore_thr).T.flatten()
+        origin = common_origin(gts)
+        nearest = torch.stack(
+            [nearest_boxes(boxes - origin, gts - origin, count) for boxes in (predicted, anchors)], dim=2
+        ).flatten(1)
+        near_enough = overlaps_at(anchors, gts, nearest) >= pos_ignore_thr  # (M, 2 * count)
+        counts = (near_enough & ~(taken_out(anchors)[nearest] | taken_out(gts)[:, None])).T.flatten()
         best_anchor, best_predicted = (
             best_ground_truths(overlap_table(boxes[:, None], gts, overlaps, reach))[0] for boxes in (anchors, predicted)
         )  # (N,) each
     taken = nearest.T.flatten()  # (P,), of (M, 2 * count)
     taker = torch.arange(num_gts, device=gts.device).repeat(2 * count)
 
-    # The pair that comes last decides, the same on every device.
+    # The pair that comes last decides, the same on every device; none of a ground truth that is taken out.
     pair = torch.arange(len(taken), device=taken.device)
+    pair = pair.masked_fill(taken_out(gts)[taker], -1)
     last = taken.new_full((num_anchors,), -1).scatter_reduce(0, taken, pair, "amax")
     decided = torch.where(counts, taker, IGNORED)[last.clamp(min=0)]
     untaken = torch.where(best_predicted > neg_ignore_thr, IGNORED, NEGATIVE)
@@ -109,8 +115,9 @@ class UniformAssigner(OverlapMixin, BaseAssigner):
         memory_budget: int | None = None,
         compile: bool = False,
         deterministic: bool | None = None,
+        on_nonfinite: Policy | None = None,
     ) -> None:
-        super().__init__(memory_budget, compile, deterministic)
+        super().__init__(memory_budget, compile, deterministic, on_nonfinite)
         if match_times < 1:
             self.fail(f"match_times is {match_times}; at least 1 is needed")
         self.pos_ignore_thr = pos_ignore_thr
@@ -145,10 +152,9 @@ class UniformAssigner(OverlapMixin, BaseAssigner):
         Raises:
             ValueError: a field is missing or has the wrong shape, or on CPU is not finite.
         """
-        anchors = self.read(pred_instances, "pred_instances", "priors", columns=4)
-        predicted = self.read(pred_instances, "pred_instances", "decoder_priors", columns=4)
+        anchors, predicted = self.read_predictions(pred_instances, priors="boxes", decoder_priors="predicted")
         gts, labels = self.read_ground_truths(gt_instances)
-        self.check_lengths(priors=anchors, decoder_priors=predicted)
+        self.without_regions(gt_instances_ignore)
         assignment = self.run(
             uniform,
             anchors,

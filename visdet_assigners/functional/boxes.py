@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 EPS = 1e-6
+FAR = 2.0**17
+"""Pixels from 0 at which float32 still tells 64ths of a pixel."""
 INSIDE = 0.01
 """Pixels by which a centre must lie inside a box, in ATSS and what is compared with it."""
 
@@ -29,6 +31,19 @@ def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
     """Corners to centre and size: (..., 4) xyxy -> (..., 4) cxcywh."""
     low, high = boxes[..., :2], boxes[..., 2:]
     return torch.cat([(low + high) / 2, high - low], dim=-1)
+
+
+def common_origin(boxes: Tensor) -> Tensor:
+    """What to take off coordinates so that centres keep their digits where all boxes are far from 0, as in maps.
+
+    Args:
+        boxes: (M, 4) xyxy, M at least 1.
+
+    Returns:
+        (4,), 0 along an axis on which a box lies within `FAR` pixels.
+    """
+    corner = boxes[0, :2]
+    return corner.where(boxes.abs().amin(dim=0)[:2] > FAR, 0.0).repeat(2)
 
 
 def box_overlaps(boxes1: Tensor, boxes2: Tensor, mode: str = "iou", aligned: bool = False, eps: float = EPS) -> Tensor:

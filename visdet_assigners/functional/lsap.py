@@ -13,6 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from visdet_assigners.functional.blocks import static_shapes
+from visdet_assigners.functional.inputs import current_call, tell_once
 
 THREADED = 2**20
 """Costs in all from which on several problems are solved side by side; scipy lets go of the interpreter's lock."""
@@ -70,7 +71,7 @@ def linear_assignments(costs: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
 
 
 def repeated_assignments(
-    costs: Sequence[Tensor], counts: Sequence[Sequence[int]], times: Sequence[int]
+    costs: Sequence[Tensor], counts: Sequence[Sequence[int]], times: Sequence[int], replaces: bool = False
 ) -> list[tuple[Tensor, Tensor]]:
     """Solve batches of problems, each column being there several times, with one copy to the host and one back.
 
@@ -78,6 +79,7 @@ def repeated_assignments(
         costs: as in `matched_columns`, and so are the counts.
         counts: see there.
         times: of each problem of all batches, how often a column may be matched; may be 0.
+        replaces: see there.
 
     Returns:
         For each problem of each batch the matched rows (P,), ascending, and their columns (P,).
@@ -87,7 +89,7 @@ def repeated_assignments(
     """
     if not costs:
         return []
-    problems = on_host(costs, counts)
+    problems = on_host(costs, counts, replaces)
     repeated = [each if own == 1 else each.repeat(own, axis=1) for each, own in zip(problems, times)]
     pairs = [np.stack([rows, columns // max(1, own)]) for (rows, columns), own in zip(solve(repeated), times)]
     sizes = [pair.shape[1] for pair in pairs]
@@ -95,12 +97,13 @@ def repeated_assignments(
     return [(rows, columns) for rows, columns in found.split(sizes, dim=1)]
 
 
-def matched_columns(costs: Sequence[Tensor], counts: Sequence[Sequence[int]]) -> list[Tensor]:
+def matched_columns(costs: Sequence[Tensor], counts: Sequence[Sequence[int]], replaces: bool = False) -> list[Tensor]:
     """Solve batches of problems with one copy to the host and one back, large ones side by side.
 
     Args:
         costs: at least one batch (B_i, N_i, M_i) of problems, all on one device, finite; any of the three may be 0.
         counts: of each problem of each batch, how many columns in front count; what is behind is padding, finite too.
+        replaces: costs may be NaN or infinite: such pairs are never matched, and as many others as there can be.
 
     Returns:
         For each batch (B_i, N_i) int64, the column of each row, -1 where it has none.
@@ -113,7 +116,7 @@ def matched_columns(costs: Sequence[Tensor], counts: Sequence[Sequence[int]]) ->
         [tensor([[ 1,  0],
                 [-1,  0]])]
     """
-    problems = on_host(costs, counts)
+    problems = on_host(costs, counts, replaces)
     found, start = np.full(sum(map(len, problems)), -1), 0
     for problem, (rows, columns) in zip(problems, solve(problems)):
         found[start + rows] = columns
@@ -126,11 +129,24 @@ def solve(problems: Sequence[NDArray[Any]]) -> list[tuple[NDArray[Any], NDArray[
     """Matched rows and columns of each problem; problems that are large in all side by side."""
     if len(problems) > 1 and sum(problem.size for problem in problems) >= THREADED:
         with ThreadPoolExecutor(THREADS) as pool:
-            return list(pool.map(linear_sum_assignment, problems))
-    return [linear_sum_assignment(problem) for problem in problems]
+            return list(pool.map(solve_one, problems))
+    return [solve_one(problem) for problem in problems]
 
 
-def on_host(costs: Sequence[Tensor], counts: Sequence[Sequence[int]]) -> list[NDArray[Any]]:
+def solve_one(problem: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Matched rows and columns, none of them at a cost that is not finite."""
+    finite = np.isfinite(problem)
+    if finite.all():
+        return linear_sum_assignment(problem)
+    costs = problem[finite].astype(np.float64)
+    # Dearer than any other choice of finite pairs could be cheaper.
+    dear = costs.max() + (np.ptp(costs) + 1) * min(problem.shape) if len(costs) else 1.0
+    rows, columns = linear_sum_assignment(np.where(finite, problem, dear))
+    kept = finite[rows, columns]
+    return rows[kept], columns[kept]
+
+
+def on_host(costs: Sequence[Tensor], counts: Sequence[Sequence[int]], replaces: bool = False) -> list[NDArray[Any]]:
     """Copy batches of problems to the host all at once, and check there what is found out where they are: finiteness.
 
     The arguments are those of `matched_columns`.
@@ -140,6 +156,7 @@ def on_host(costs: Sequence[Tensor], counts: Sequence[Sequence[int]]) -> list[ND
     """
     device, dtype = costs[0].device, torch.promote_types(costs[0].dtype, torch.float32)
     wide = [cost.detach().to(dtype) for cost in costs]
+    flags: Any = []
     if static_shapes(device):
         finite = [cost.isfinite().flatten(1).all(dim=1).to(dtype) for cost in wide]
         everything = torch.cat([*finite, *(cost.flatten() for cost in wide)]).to("cpu", copy=True)
@@ -150,6 +167,9 @@ def on_host(costs: Sequence[Tensor], counts: Sequence[Sequence[int]]) -> list[ND
     if not static_shapes(device):
         flags = [np.isfinite(problem).all() for problem in problems]
     bad = next((number for number, flag in enumerate(flags) if not flag), None)
-    if bad is not None:
+    call = current_call()
+    if bad is not None and not replaces:
         raise InvalidCostError(bad, len(problems))
+    if bad is not None and call:
+        tell_once(call.who, "costs", "there are costs that are not finite; these pairs are never matched")
     return problems

@@ -103,7 +103,10 @@ def match_dynamic_k(
     lowest = torch.full((num_priors,), float("inf"), device=device)
     for block in blocks:
         iou = iou_of(block)
-        cost = cost_of(block, iou).masked_fill_(~(allowed[block, None] & candidates), float("inf"))  # (m, N)
+        cost = cost_of(block, iou)
+        if static_shapes(device):  # a candidate whose cost overflows is still cheaper than what is none
+            cost.clamp_(max=torch.finfo(cost.dtype).max)
+        cost = cost.masked_fill_(~(allowed[block, None] & candidates), float("inf"))  # (m, N)
         taken = cheapest(cost.T, counts[block], topk).T & candidates
 
         times += taken.sum(dim=0)

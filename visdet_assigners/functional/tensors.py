@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from visdet_assigners.functional.blocks import static_shapes
 
 REGISTER = 64
 """Entries that a CPU works on at once, at most."""
@@ -22,8 +21,26 @@ def as_tensor(boxes: Any) -> Any:
 
 
 def as_float32(tensor: Tensor) -> Tensor:
-    """Half precision to float32; anything else as it is."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+    """Numbers of any type, and truth values, as float32."""
+    return tensor.float()
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Inside the ``with`` block autocast is off, so that products are those of the inputs in float32."""
+    with ExitStack() as stack:
+        for kind in ("cpu", "cuda"):
+            if autocasts(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+def autocasts(kind: str) -> bool:
+    """Whether autocast is on for this kind of device."""
+    try:
+        return torch.is_autocast_enabled(kind)
+    except TypeError:  # before torch 2.4
+        return torch.is_autocast_cpu_enabled() if kind == "cpu" else torch.is_autocast_enabled()
 
 
 def padded(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -52,28 +69,3 @@ def evenly(function: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
         return function(tensor)
     count = tensor.numel()
     return function(F.pad(tensor.reshape(-1), (0, -count % REGISTER)))[:count].view(tensor.shape)
-
-
-def finite_fault(value: Tensor) -> str:
-    """Say where a floating tensor on CPU is not finite: ``"[3, 0] is nan; not finite: 1 of 40 entries"`` or nothing.
-
-    Tensors on a device are not looked at, since the look would wait for it.
-    """
-    if static_shapes(value.device) or not value.is_floating_point() or torch.isfinite(value.sum()):
-        return ""
-    bad = (~torch.isfinite(value)).nonzero()  # a sum of finite entries may overflow, hence the second look
-    if not len(bad):
-        return ""
-    index = bad[0].tolist()
-    return f"{index} is {value[tuple(index)].item()}; not finite: {len(bad)} of {value.numel()} entries"
-
-
-def label_fault(labels: Tensor, num_classes: int) -> str:
-    """Say which label is no class from 0 to ``num_classes`` - 1, or nothing; a device is not waited for."""
-    if static_shapes(labels.device) or not len(labels):
-        return ""
-    low, high = int(labels.min()), int(labels.max())
-    if low >= 0 and high < num_classes:
-        return ""
-    wrong = low if low < 0 else high
-    return f"gt_instances.labels holds {wrong} but scores have {num_classes} classes; check num_classes"
