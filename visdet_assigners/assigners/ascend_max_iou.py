@@ -140,9 +140,9 @@ class AscendMaxIoUAssigner(MaxIoUAssigner):
             if not isinstance(boxes, Tensor) or boxes.ndim != 3 or boxes.shape[2] != 4 or 0 in boxes.shape:
                 shape = tuple(boxes.shape) if isinstance(boxes, Tensor) else type(boxes).__name__
                 self.fail(f"{name} must have shape (images, boxes, 4) without empty dimensions, got {shape}")
-        priors = self.good_boxes(priors, "batch_bboxes", -AWAY)
-        gts = self.good_boxes(gts, "batch_gt_bboxes", AWAY)
-        regions = None if regions is None else self.good_boxes(regions, "batch_gt_bboxes_ignore", AWAY)
+        priors = self.read_padded(priors, "batch_bboxes", -AWAY)
+        gts = self.read_padded(gts, "batch_gt_bboxes", AWAY)
+        regions = None if regions is None else self.read_padded(regions, "batch_gt_bboxes_ignore", AWAY)
         decided, quality = self.match_padded(priors, priors[..., None, :], gts, regions, valid)
         gt_index = decided.clamp(min=0)
         return AscendAssignResult(
@@ -154,13 +154,13 @@ class AscendMaxIoUAssigner(MaxIoUAssigner):
             None if labels is None else labels.gather(1, gt_index),
         )
 
-    def good_boxes(self, boxes: Tensor, name: str, away: float) -> Tensor:
+    def read_padded(self, boxes: Tensor, name: str, away: float) -> Tensor:
         """Padded boxes (B, N, 4) in float32, those that are not finite taken out, or named if that is the policy."""
         boxes = as_float32(boxes)
         handling = self.policy(boxes.device)
         if handling.replaces:
             rows = boxes.flatten(0, 1)
-            return without_rows(rows, "predicted", good_rows(rows, "predicted"), away).view_as(boxes)
+            return without_rows(rows, "predicted", good_rows([rows], ["predicted"]), away).view_as(boxes)
         if handling.looks:
             self.expect_finite(boxes, name, "predicted")
         return boxes

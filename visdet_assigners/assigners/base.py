@@ -25,6 +25,7 @@ from visdet_assigners.functional.inputs import (
     Policy,
     current_call,
     fault_in,
+    good_boxes,
     good_rows,
     image_size,
     label_fault,
@@ -258,17 +259,12 @@ class BaseAssigner(ABC):
         if not count:
             return values
         if replaces and not self.matches_on_host:
-            found = {
-                name: good_rows(value.detach(), kind)
-                for name, value, kind in zip(names, values, kinds)
-                if kind != "flags"
-            }
-            good = functools.reduce(torch.logical_and, found.values())
+            detached = [value.detach() for value in values]
+            good = good_boxes(detached[0]) if away > 0 and kinds == ["boxes"] else good_rows(detached, kinds)
             if on_device or not good.all():
                 if not on_device:
-                    where = " and ".join(name for name, each in found.items() if not each.all())
                     bad = f"{int((~good).sum())} of {count} rows are not finite, or no boxes, and are never matched"
-                    self.tell_once(f"replace {where}", f"{where}: {bad}")
+                    self.tell_once(f"replace {names[0]}", f"{' and '.join(names)}: {bad}")
                 values = [without_rows(value, kind, good, away) for value, kind in zip(values, kinds)]
         for name, value, kind in zip(names, values, kinds) if looks else ():
             if kind == "probabilities" or not (replaces or kind == "flags"):

@@ -139,7 +139,8 @@ class TopkHungarianAssigner(OverlapMixin, MatchingAssigner):
             ValueError: a tensor has the wrong shape, a label is no class, or a cost is not finite, named with the
                 image.
 
-        Differs from mmdet: labels are -1 instead of None where there are more ground truths than predictions.
+        Differs from mmdet: where there are more ground truths than predictions, each of these is matched, instead of
+        none.
         """
         pred = SimpleNamespace(scores=pred_scores, bboxes=decode_bboxes)
         return self.match([(pred, SimpleNamespace(bboxes=gt_bboxes, labels=gt_labels), img_meta)], alpha, beta)[0]

@@ -7,6 +7,7 @@ Hungarian assigners raise, and on a device the others replace: a look at values 
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from collections import Counter
@@ -295,16 +296,22 @@ def label_fault(labels: Tensor, num_classes: int | None, name: str) -> Fault | N
 # --------------------------------------------------------------------------------------------------------- replacing
 
 
-def good_rows(value: Tensor, kind: Kind) -> Tensor:
-    """Which rows nothing is wrong with: (N, ...) -> (N,) bool.  Boxes must be upright; not for flags."""
-    flat = value.flatten(1) if value.ndim > 1 else value[:, None]
-    if kind not in PLACES:
-        total = flat.sum(dim=1)
-        return (total - total) == 0
-    good = flat.abs().amax(dim=1) <= LARGEST
-    if kind in UPRIGHT:
-        good &= (value[..., 2:4] - value[..., :2]).flatten(1).amin(dim=1) >= 0
-    return good & (value[:, 2:].amin(dim=1) > 0) if kind in POINTS else good
+def good_boxes(boxes: Tensor) -> Tensor:
+    """Which ground truths nothing is wrong with: (M, 4) xyxy -> (M,) bool."""
+    return (boxes.abs().amax(dim=1) <= LARGEST).logical_and_((boxes[:, 2:] - boxes[:, :2]).amin(dim=1) >= 0)
+
+
+def good_rows(fields: Sequence[Tensor], kinds: Sequence[Kind]) -> Tensor:
+    """Which rows are finite in all fields, and of points have a stride: (N, ...) each -> (N,) bool; flags are left out.
+
+    Of numbers alone: boxes need not be upright to be compared with others.
+    """
+    sums = [value.flatten(1).sum(dim=1) for value, kind in zip(fields, kinds) if kind != "flags"]
+    total = functools.reduce(torch.add, sums)
+    good = (total - total) == 0
+    if kinds[0] in POINTS:
+        good &= fields[0][:, 2:].amin(dim=1) > 0
+    return good
 
 
 def without_rows(value: Tensor, kind: Kind, good: Tensor, away: float) -> Tensor:

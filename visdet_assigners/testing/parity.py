@@ -342,6 +342,35 @@ def equal_queries(count: int) -> dict[str, Tensor]:
     return {"scores": torch.full((count, NUM_CLASSES), 0.5), "bboxes": torch.zeros(count, 4)}
 
 
+def candidates_of(trial: Trial) -> int:
+    """How many candidates each ground truth has in ATSS."""
+    return sum(min(trial.config["topk"], size) for size in trial.rest["levels"])
+
+
+def with_every_prior_twice(trial: Trial) -> Trial:
+    """Give ATSS the only candidate a second time, on a level of its own: two that are equal don't deviate."""
+    pred = {name: torch.cat([value, value]) for name, value in trial.pred.items()}
+    levels = [*trial.rest["levels"], len(trial.pred["priors"])]
+    return replace(trial, pred=pred, rest={**trial.rest, "levels": levels})
+
+
+def once(trial: Trial, result: Result) -> Result:
+    """Cut the second of each prior off."""
+    return {name: value[: len(trial.pred["priors"])] for name, value in result.items()}
+
+
+def match_every_query(trial: Trial, result: Result) -> Result:
+    """What mmdet's HungarianAssigner decides by the costs of TopkHungarian, which itself matches nothing."""
+    pred, gt, _ = trial.instances
+    costs = [("FocalLossCost", 2.0), ("BBoxL1Cost", 5.0), ("IoUCost", 2.0)]
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        assigner = theirs.HungarianAssigner([dict(type=kind, weight=weight) for kind, weight in costs])
+    found = fields_of([assigner.assign(pred, gt, img_meta={"img_shape": trial.image})])
+    rows = torch.arange(len(pred))
+    iou = theirs.BboxOverlaps2D()(pred.bboxes, gt.bboxes)[rows, found["gt_inds"] - 1]
+    return {**found, "max_overlaps": iou, "assign_metrics": pred.scores[rows, found["labels"]] * iou**6}
+
+
 def images_of(trial: Trial) -> list[Trial]:
     """The trial, or the images of a batch."""
     return trial.rest.get("images", [trial])
@@ -385,23 +414,29 @@ NO_PREDICTIONS = Difference(
     lambda trial: replace(trial, pred=equal_queries(max(1, len(trial.gt["bboxes"])))),
     lambda trial, result: {name: value[:0] for name, value in result.items()},
 )
-NO_LABELS = Difference(
-    "labels where there are more objects than predictions",
+FEW_QUERIES = Difference(
+    "every prediction is matched where there are more objects",
     lambda trial: 0 < len(trial.pred["bboxes"]) < len(trial.gt["bboxes"]),
-    undo=lambda trial, result: {"labels": torch.full_like(result["gt_inds"], -1), **result},
+    undo=match_every_query,
+)
+ONE_CANDIDATE = Difference(
+    "a single candidate deviates from nothing",
+    lambda trial: candidates_of(trial) == 1,
+    with_every_prior_twice,
+    once,
 )
 DIFFERENCES: dict[str, tuple[Difference, ...]] = {
     "MaxIoUAssigner": (NO_OVERLAP, REGIONS),
     "ApproxMaxIoUAssigner": (NO_OVERLAP, REGIONS),
     "AscendMaxIoUAssigner": (NO_OVERLAP,),
-    "ATSSAssigner": (REGIONS,),
+    "ATSSAssigner": (REGIONS, ONE_CANDIDATE),
     "SimOTAAssigner": (NO_AREA,),
     "DynamicSoftLabelAssigner": (NO_AREA,),
     "RegionAssigner": (replace(NO_AREA, undo=count_all_inside),),
     "UniformAssigner": (FEW_PRIORS,),
     "PointAssigner": (NO_AREA, FEW_POINTS),
     "MultiInstanceAssigner": (FEW_BOXES,),
-    "TopkHungarianAssigner": (NO_PREDICTIONS, NO_LABELS),
+    "TopkHungarianAssigner": (NO_PREDICTIONS, FEW_QUERIES),
 }
 """Of each assigner; `LABELS` is everyone's."""
 TIES = "equally aligned predictions, in another order"
