@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 EPS = 1e-6
-FAR = 2.0**17
-"""Pixels from 0 at which float32 still tells 64ths of a pixel."""
+FAR = 2.0**20
+"""Pixels from 0 from which on float32 tells no more than eighths of a pixel."""
 INSIDE = 0.01
 """Pixels by which a centre must lie inside a box, in ATSS and what is compared with it."""
 
@@ -43,7 +43,7 @@ def common_origin(boxes: Tensor) -> Tensor:
         (4,), 0 along an axis on which a box lies within `FAR` pixels.
     """
     corner = boxes[0, :2]
-    return corner.where(boxes.abs().amin(dim=0)[:2] > FAR, 0.0).repeat(2)
+    return corner.where(boxes.abs().amin(dim=0)[:2] >= FAR, 0.0).repeat(2)
 
 
 def box_overlaps(boxes1: Tensor, boxes2: Tensor, mode: str = "iou", aligned: bool = False, eps: float = EPS) -> Tensor:
