@@ -26,6 +26,11 @@ from visdet_assigners.checkpoints import CheckpointError, check_sums, guard_mmen
 CONFIG = str(ROOT / "configs/atss/atss_r18_fpn_12e_shapes.py")
 
 
+PATCHED = ("_safe_torch_load", "load_url")
+# Taken before any test runs, of which those of the tools guard mmengine for good.
+ALONE = dict(mmengine_checkpoint.CheckpointLoader._schemes), [getattr(mmengine_checkpoint, name) for name in PATCHED]
+
+
 class Payload:
     """Makes a file when it is read."""
 
@@ -38,12 +43,12 @@ class Payload:
 
 @pytest.fixture(autouse=True)
 def as_found(monkeypatch, tmp_path):
-    """Work in an empty folder, and leave mmengine as it was."""
+    """Work in an empty folder, with mmengine as it is without us, and leave it as it was."""
     monkeypatch.chdir(tmp_path)
-    loader = mmengine_checkpoint.CheckpointLoader
-    monkeypatch.setattr(loader, "_schemes", dict(loader._schemes))
-    for name in ("_safe_torch_load", "load_url"):
-        monkeypatch.setattr(mmengine_checkpoint, name, getattr(mmengine_checkpoint, name))
+    schemes, functions = ALONE
+    monkeypatch.setattr(mmengine_checkpoint.CheckpointLoader, "_schemes", dict(schemes))
+    for name, function in zip(PATCHED, functions):
+        monkeypatch.setattr(mmengine_checkpoint, name, function)
 
 
 @pytest.fixture
