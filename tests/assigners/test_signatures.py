@@ -52,3 +52,10 @@ def test_ascend_max_iou_and_multi_instance_have_the_defaults_of_max_iou():
     for cls in (va.ApproxMaxIoUAssigner, va.AscendMaxIoUAssigner, va.MultiInstanceAssigner):
         own = {name: value for name, value in defaults(cls.__init__).items() if name in plain}
         assert own == {name: plain[name] for name in own}
+
+
+@pytest.mark.parametrize("name", ASSIGNERS)
+def test_batches_have_the_defaults_of_one_image(name):
+    one, many = defaults(REGISTERED[name].assign), defaults(REGISTERED[name].assign_batch)
+    shared = one.keys() & many.keys()
+    assert {name: many[name] for name in shared} == {name: one[name] for name in shared}
