@@ -89,6 +89,7 @@ def test_few_or_none(name, num_priors, num_gts):
     if num_gts == 0:
         assert (result.gt_inds == 0).all()
         assert (result.labels == -1).all()
+        assert result.max_overlaps is None or (result.max_overlaps == 0).all()
 
 
 @every_case
