@@ -13,7 +13,7 @@ from assigners.cases import CASES, as_cascade_rpn, as_mask_tensors, with_meta
 from scenes import Objects, anchors, draw_boxes, drawn_objects
 from visdet_assigners import AssignResult, BaseAssigner
 from visdet_assigners.assigners import memory
-from visdet_assigners.functional.blocks import set_memory_budget
+from visdet_assigners.functional.blocks import DEFAULT_BUDGET, set_memory_budget
 from visdet_assigners.registry import REGISTERED
 from visdet_assigners.testing.feeds import meta
 from visdet_assigners.testing.measure import OperatorCounter
@@ -398,7 +398,7 @@ def test_batches_of_different_lengths_are_refused(name):
 
 
 @every_case
-@pytest.mark.parametrize(("failures", "told"), [(1, "in blocks of"), (40, "on the CPU")])
+@pytest.mark.parametrize(("failures", "told"), [(1, f"in blocks of {DEFAULT_BUDGET // 2} bytes"), (40, "on the CPU")])
 def test_a_full_gpu_means_smaller_blocks_and_then_the_cpu(name, failures, told, monkeypatch):
     """A device without memory is played by a reader of fields that raises what torch raises."""
     case, objects, original = CASES[name], scene(), BaseAssigner.read

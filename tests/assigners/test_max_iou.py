@@ -147,3 +147,16 @@ def test_ignore_regions_hold_where_no_object_is_near(budget):
     assert (result.max_overlaps[1500:] == -1).all()
     assert (result.gt_inds[100:1400] == 0).all()
     assert (result.gt_inds[:20] > 0).sum() == 20
+
+
+@pytest.mark.parametrize("low_quality", [False, True])
+def test_given_overlaps_with_ignored_priors(low_quality):
+    """An ignored prior takes no part: nobody's best, and out of the loss."""
+    iou = torch.tensor([[0.9, 0.1], [0.2, 0.45], [0.1, 0.3], [0.0, 0.0]])
+    ignored = torch.tensor([False, True, False, False])
+    found = match_by_iou(iou, 0.5, 0.4, match_low_quality=low_quality, ignored=ignored)
+    assert found.gt_index.tolist() == [0, -2, 1 if low_quality else -1, -1]
+    assert found.quality.tolist() == pytest.approx([0.9, -1, 0.3, 0])
+    nobody = match_by_iou(iou[:, :0], 0.5, 0.4, ignored=ignored)
+    assert nobody.gt_index.tolist() == [-1, -2, -1, -1]
+    assert nobody.quality.tolist() == [0, -1, 0, 0]
