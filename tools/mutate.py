@@ -118,12 +118,14 @@ class Source:
     def __init__(self, root: Path, file: str) -> None:
         self.path = root / file
         self.file = file
-        self.tree = ast.parse(self.path.read_bytes())
+        self.text = self.path.read_text(encoding="utf-8")
+        self.lines = self.text.splitlines()
+        self.tree = ast.parse(self.text)
         self.mutants = [Mutant(file, number, *place[3:]) for number, place in enumerate(self._places())]
 
     def _places(self) -> Iterator[tuple[Any, ...]]:
         """Parent, field with position, replacement, lines, scope and text of each possible change."""
-        whole = (1, len(self.path.read_text().splitlines()))
+        whole = (1, len(self.lines))
         pending: list[tuple[ast.AST, tuple[int, int] | None, ast.AST | None]] = [(self.tree, whole, None)]
         while pending:
             parent, scope, spot = pending.pop()
@@ -310,8 +312,8 @@ class Mutation:
 
     def _reached(self, items: dict[str, pytest.Item]) -> Reached:
         reached = Reached(list(self.sources.values()))
-        texts = [source.path.read_bytes() for source in self.sources.values()]
-        key = hashlib.sha256(b"\0".join([*texts, "\n".join(items).encode()])).hexdigest()
+        texts = [source.text for source in self.sources.values()]
+        key = hashlib.sha256("\0".join([*texts, *items]).encode()).hexdigest()
         kept = json.loads(self.kept.read_text()) if self.kept and self.kept.exists() else {}
         if kept.get("key") == key:
             reached.seconds = kept["seconds"]
@@ -378,7 +380,7 @@ def sources_in(paths: Sequence[str]) -> list[Source]:
         raise cli.UserError(f"can't read the sources: {error}") from error
 
 
-def reasons(known: str, sources: Sequence[Source]) -> dict[tuple[str, str, str], str]:
+def reasons(known: str) -> dict[tuple[str, str, str], str]:
     """Why mutants are equal to the sources, by file, line as it stands there, and change ("*": any)."""
     path = Path(known)
     entries = json.loads(path.read_text()) if path.exists() else []
@@ -390,8 +392,8 @@ def report(plugin: Mutation, known: dict[tuple[str, str, str], str]) -> dict[str
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     survivors = []
     for mutant, verdict in plugin.verdicts.items():
-        line = plugin.sources[mutant.file].path.read_text().splitlines()[mutant.lines[0] - 1].strip()
         if verdict in ALIVE:
+            line = plugin.sources[mutant.file].lines[mutant.lines[0] - 1].strip()
             why = known.get((mutant.file, line, mutant.text)) or known.get((mutant.file, line, "*"))
             verdict = "equal" if why else verdict
             entry = {"file": mutant.file, "number": mutant.lines[0], "line": line, "change": mutant.text, "why": why}
@@ -422,7 +424,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = pytest.main([*options, *args.tests], plugins=[plugin])
         if len(plugin.verdicts) < len(mutants):
             raise cli.UserError(f"the tests could not be run (pytest says {status!r})")
-        result = report(plugin, reasons(args.known, sources))
+        result = report(plugin, reasons(args.known))
         if args.json:
             args.json.write_text(json.dumps(result, indent=1))
     return 0
