@@ -21,6 +21,7 @@ import random
 import resource
 import signal
 import sys
+import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -315,13 +316,24 @@ class Mutation:
         texts = [source.text for source in self.sources.values()]
         key = hashlib.sha256("\0".join([*texts, *items]).encode()).hexdigest()
         kept = json.loads(self.kept.read_text()) if self.kept and self.kept.exists() else {}
-        if kept.get("key") == key:
-            reached.seconds = kept["seconds"]
-            reached.tests = {file: {int(k): v for k, v in lines.items()} for file, lines in kept["tests"].items()}
-        else:
-            reached.record(items.values())
-            if self.kept:
-                self.kept.write_text(json.dumps({"key": key, "seconds": reached.seconds, "tests": reached.tests}))
+        if kept.get("key") != key:
+            # In a process of its own: tests start threads, and a process that has some is not fit to be forked.
+            with tempfile.TemporaryDirectory() as folder:
+                kept_in = self.kept or Path(folder, "reached.json")
+                if os.fork() == 0:
+                    status = 1
+                    try:
+                        reached.record(items.values())
+                        found = {"key": key, "seconds": reached.seconds, "tests": reached.tests}
+                        kept_in.write_text(json.dumps(found))
+                        status = 0
+                    finally:
+                        os._exit(status)
+                if os.wait()[1]:
+                    raise cli.UserError("recording which lines the tests reach failed")
+                kept = json.loads(kept_in.read_text())
+        reached.seconds = kept["seconds"]
+        reached.tests = {file: {int(k): v for k, v in lines.items()} for file, lines in kept["tests"].items()}
         return reached
 
     def _judge(self, mutant: Mutant, tests: Sequence[pytest.Item], patience: float) -> str:

@@ -9,7 +9,7 @@ from visdet_assigners.assigners import *  # noqa: F403
 from visdet_assigners.assigners import __all__ as _assigners
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult
 from visdet_assigners.functional.blocks import set_memory_budget
-from visdet_assigners.functional.inputs import AssignerInputError, set_on_nonfinite
+from visdet_assigners.functional.inputs import AssignerInputError, replaced_counts, set_on_nonfinite
 from visdet_assigners.functional.ties import set_deterministic
 
 __version__ = "0.1.0"
@@ -22,6 +22,7 @@ __all__ = [
     "Assignment",
     "__version__",
     "match_costs",
+    "replaced_counts",
     "set_deterministic",
     "set_memory_budget",
     "set_on_nonfinite",

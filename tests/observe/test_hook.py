@@ -40,7 +40,7 @@ class Recorder(Hook):
         self.tap.__exit__(None, None, None)
 
 
-def train(config, shapes, folder, epochs, **hook):
+def train(config, shapes, folder, epochs, others=(), **hook):
     cfg = Config.fromfile(ROOT / "configs" / CONFIGS[config])
     cli.set_data_root(cfg, shapes)
     cfg.work_dir = str(folder)
@@ -61,6 +61,8 @@ def train(config, shapes, folder, epochs, **hook):
     runner = cli.build_runner(cfg)
     recorder = Recorder()
     runner.register_hook(recorder, "LOWEST")
+    for other in others:
+        runner.register_hook(other)
     runner.train()
     scalars = {}
     for file in Path(folder).rglob("vis_data/*.json"):
@@ -90,6 +92,22 @@ def test_scalars_and_pictures(shapes, tmp_path):
     (picture,) = tmp_path.rglob("vis_image/*.png")
     assert picture.name == "assignments.bbox_head.assigner_3.png"
     assert imread(picture).std() > 10
+
+
+class Spoiler(Hook):
+    """Lets the model see one object of an image that is no box, from the second iteration on."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter > 0:
+            data_batch["data_samples"][0].gt_instances.bboxes.tensor[0, 2] = float("nan")
+
+
+def test_what_was_taken_out_is_written(shapes, tmp_path, monkeypatch, caplog):
+    """One object in each of three iterations; of four, the first is clean."""
+    monkeypatch.setenv("VISDET_ASSIGNERS_ON_NONFINITE", "replace")
+    _, _, scalars = train("atss", shapes, tmp_path, 2, interval=1, every=1, others=[Spoiler()])
+    key = "assignments/replaced/ATSSAssigner/gt_instances.bboxes"
+    assert scalars[key] == {2: 1, 3: 1, 4: 1}
 
 
 def test_only_some_iterations_are_measured(shapes, tmp_path):

@@ -196,3 +196,36 @@ def test_padded_batches_of_ascend(monkeypatch):
         result = assigner.assign(priors, gts)
         assert torch.equal(result.batch_pos_mask, expected.batch_pos_mask)
         assert torch.equal(result.batch_neg_mask, expected.batch_neg_mask)
+
+
+@every_assigner
+def test_what_is_replaced_is_counted(subject, monkeypatch):
+    """A bad object in two calls of three: one row each, or all its pairs, on the host and on a device."""
+    va.set_on_nonfinite("replace")
+    for on_device in ("0", "1"):
+        monkeypatch.setenv(DEVICE_PATH, on_device)
+        monkeypatch.setattr(inputs, "_replaced", {})
+        subject.assign(subject.scene())
+        assert va.replaced_counts() == {}
+        subject.assign(spoilt(subject))
+        subject.assign(spoilt(subject))
+        (count,) = va.replaced_counts().items()
+        assert count == counted(subject)
+
+
+def test_counts_of_many_calls(monkeypatch):
+    monkeypatch.setattr(inputs, "_replaced", {})
+    for number in range(70):
+        inputs.count_replaced("SomeAssigner", "boxes", torch.arange(5) != number)
+    assert va.replaced_counts() == va.replaced_counts() == {("SomeAssigner", "boxes"): 5}
+    inputs.count_replaced("SomeAssigner", "boxes", torch.tensor([False, False]))
+    inputs.count_replaced("SomeAssigner", "points", torch.tensor([True]))
+    assert va.replaced_counts() == {("SomeAssigner", "boxes"): 7}
+    assert all(len(tally.waiting) == 0 for tally in inputs._replaced.values())
+
+
+def counted(subject):
+    """What `spoilt` spoils, twice."""
+    if "Hungarian" in subject.name:
+        return (subject.name, "costs"), 2 * len(subject.scene().pred[subject.boxes])
+    return (subject.name, "gt_instances.bboxes"), 2

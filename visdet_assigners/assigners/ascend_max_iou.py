@@ -160,7 +160,8 @@ class AscendMaxIoUAssigner(MaxIoUAssigner):
         handling = self.policy(boxes.device)
         if handling.replaces:
             rows = boxes.flatten(0, 1)
-            return without_rows(rows, "predicted", good_rows([rows], ["predicted"]), away).view_as(boxes)
+            good = good_rows([rows], ["predicted"])
+            return without_rows(rows, "predicted", good, away).view_as(boxes) if self.takes_out(name, good) else boxes
         if handling.looks:
             self.expect_finite(boxes, name, "predicted")
         return boxes

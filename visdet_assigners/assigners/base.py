@@ -23,6 +23,7 @@ from visdet_assigners.functional.inputs import (
     Handling,
     Kind,
     Policy,
+    count_replaced,
     current_call,
     fault_in,
     good_boxes,
@@ -255,21 +256,34 @@ class BaseAssigner(ABC):
     ) -> Sequence[Tensor]:
         """Raise for bad rows of fields that belong together, or take them out of all, boxes to ``away``."""
         device, count = values[0].device, len(values[0])
-        replaces, looks, on_device = self.policy(device)
+        replaces, looks, _ = self.policy(device)
         if not count:
             return values
         if replaces and not self.matches_on_host:
             detached = [value.detach() for value in values]
             good = good_boxes(detached[0]) if away > 0 and kinds == ["boxes"] else good_rows(detached, kinds)
-            if on_device or not good.all():
-                if not on_device:
-                    bad = f"{int((~good).sum())} of {count} rows are not finite, or no boxes, and are never matched"
-                    self.tell_once(f"replace {names[0]}", f"{' and '.join(names)}: {bad}")
+            if self.takes_out(" and ".join(names), good):
                 values = [without_rows(value, kind, good, away) for value, kind in zip(values, kinds)]
         for name, value, kind in zip(names, values, kinds) if looks else ():
             if kind == "probabilities" or not (replaces or kind == "flags"):
                 self.expect_finite(value, name, kind)
         return values
+
+    def takes_out(self, what: str, good: Tensor) -> bool:
+        """Count the rows that are to be taken out; False where it is known that there are none, without a wait.
+
+        Args:
+            what: the field.
+            good: (N,) bool, the rows that are kept.
+        """
+        if not self.policy(good.device).on_device:
+            bad = len(good) - int(good.sum())
+            if not bad:
+                return False
+            text = f"{what}: {bad} of {len(good)} rows are not finite, or no boxes, and are never matched"
+            self.tell_once(f"replace {what}", text)
+        count_replaced(type(self).__name__, what, good)
+        return True
 
     def read_labels(self, instances: Any, owner: str = "gt_instances", num_classes: int | None = None) -> Tensor:
         """Classes (M,) int64 of the ground truths; an empty one may have any shape and type."""

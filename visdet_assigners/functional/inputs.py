@@ -40,6 +40,8 @@ AWAY = 1e30
 _of_package: Policy | None = None
 told: Counter[tuple[str, str]] = Counter()
 """How often each kind of warning came up, by assigner and kind; only the first time is told."""
+_replaced: dict[tuple[str, str, torch.device], _Tally] = {}
+"""What was taken out, by assigner, field and device."""
 
 
 def set_on_nonfinite(policy: Policy | None) -> None:
@@ -54,6 +56,67 @@ def set_on_nonfinite(policy: Policy | None) -> None:
     """
     global _of_package
     _of_package = None if policy is None else checked_policy(policy)
+
+
+class _Tally:
+    """Counts rows that are not kept, on the device where that is known, adding up only now and then."""
+
+    AT_ONCE = 32
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.kept: Tensor | int = 0
+        self.waiting: list[Tensor] = []
+
+    def add(self, good: Tensor) -> None:
+        """Count rows, (N,) bool, True for those that are kept; waits for nothing."""
+        self.rows += len(good)
+        self.waiting.append(good)
+        if len(self.waiting) == self.AT_ONCE:
+            self.add_up()
+
+    def add_up(self) -> None:
+        if self.waiting:
+            self.kept = self.kept + torch.cat(self.waiting).sum()
+            self.waiting.clear()
+
+    def total(self) -> int:
+        """Number of rows that were not kept; waits for the device."""
+        self.add_up()
+        return self.rows - int(self.kept)
+
+
+def count_replaced(who: str, what: str, good: Tensor) -> None:
+    """Count what an assigner takes out; waits for nothing.
+
+    Args:
+        who: name of the assigner.
+        what: the field.
+        good: (N,) bool, the rows that are kept; not to be changed afterwards.
+    """
+    _replaced.setdefault((who, what, good.device), _Tally()).add(good)
+
+
+def replaced_counts() -> dict[tuple[str, str], int]:
+    """Count what assigners have taken out in this process under the policy 'replace'; waits for the devices.
+
+    Returns:
+        Number of rows by name of the assigner and of the field, or of pairs for "costs" of the Hungarian ones; without
+        those of which nothing was taken out.  Calls that a CUDA graph replays are not counted again.
+
+    Example:
+        >>> from types import SimpleNamespace as Instances
+        >>> import visdet_assigners
+        >>> assigner = visdet_assigners.MaxIoUAssigner(0.5, 0.4, on_nonfinite="replace")
+        >>> gt = Instances(bboxes=torch.tensor([[0., 0., 9., float("nan")]]), labels=torch.tensor([0]))
+        >>> result = assigner.assign(Instances(priors=torch.zeros(3, 4)), gt)
+        >>> ("MaxIoUAssigner", "gt_instances.bboxes") in visdet_assigners.replaced_counts()
+        True
+    """
+    counts: Counter[tuple[str, str]] = Counter()
+    for (who, what, _), tally in _replaced.items():
+        counts[who, what] += tally.total()
+    return dict(+counts)
 
 
 def checked_policy(policy: str) -> Policy:

@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from visdet_assigners.functional.blocks import static_shapes
-from visdet_assigners.functional.inputs import current_call, tell_once
+from visdet_assigners.functional.inputs import count_replaced, current_call, tell_once
 
 THREADED = 2**20
 """Costs in all from which on several problems are solved side by side; scipy lets go of the interpreter's lock."""
@@ -171,5 +171,7 @@ def on_host(costs: Sequence[Tensor], counts: Sequence[Sequence[int]], replaces: 
     if bad is not None and not replaces:
         raise InvalidCostError(bad, len(problems))
     if bad is not None and call:
+        finite = np.concatenate([np.isfinite(problem).ravel() for problem in problems])
+        count_replaced(call.who, "costs", torch.from_numpy(finite))
         tell_once(call.who, "costs", "there are costs that are not finite; these pairs are never matched")
     return problems

@@ -18,6 +18,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from numpy.typing import NDArray
 
+from visdet_assigners.functional.inputs import replaced_counts
 from visdet_assigners.observe.draw import draw_assignments, panels_of, render
 from visdet_assigners.observe.statistics import ObjectTable, mean_quality
 from visdet_assigners.observe.tap import AssignmentCall, AssignmentRecord, ImageInfo, as_record, decoder_layers, watch
@@ -98,6 +99,7 @@ class AssignmentHook(Hook):
         self.tables: dict[str, list[ObjectTable]] = defaultdict(list)
         self.changes: dict[str, list[NDArray[np.bool_]]] = defaultdict(list)
         self.histories: dict[str, MatchHistory] = defaultdict(MatchHistory)
+        self.replaced: dict[tuple[str, str], int] = {}
         self.measuring = False
         self.watching = ExitStack()
         self.decoder_layers: int | None = None
@@ -106,6 +108,7 @@ class AssignmentHook(Hook):
         """Begin to watch the model."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self.decoder_layers = decoder_layers(model)
+        self.replaced = replaced_counts()
         self.watching.enter_context(watch(model, self._see))
 
     def after_train_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
@@ -186,10 +189,22 @@ class AssignmentHook(Hook):
             for layer, share in enumerate(np.concatenate(changes, axis=1).mean(axis=1)):
                 name = "encoder" if layer == self.decoder_layers else f"layer_{layer}"
                 scalars[f"assignments/{where}/changed_queries/{name}"] = float(share)
+        scalars |= self._replaced(runner)
         if scalars:
             runner.visualizer.add_scalars(scalars, step=step)
         self.tables.clear()
         self.changes.clear()
+
+    def _replaced(self, runner: Runner) -> dict[str, float]:
+        """What was taken out since the last time; waits for the device."""
+        before, self.replaced = self.replaced, replaced_counts()
+        scalars = {}
+        for (who, what), count in self.replaced.items():
+            new = count - before.get((who, what), 0)
+            if new:
+                scalars[f"assignments/replaced/{who}/{what}"] = float(new)
+                runner.logger.warning(f"{who}: {what}: {new} rows were not finite, or no boxes, and were not matched")
+        return scalars
 
     def _draw(self, runner: Runner, data_batch: Any) -> None:
         """Draw the first image of the batch, for each assigner."""
