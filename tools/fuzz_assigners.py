@@ -7,7 +7,7 @@
 Scenes, configurations and costs are drawn by hypothesis, small and full of what is rare in data: no objects, fewer
 priors than k, objects of no area, tiny, outside, twice the same, side by side.  Each is decided twice by both: with
 torch's order of ties, and with ties by index, there ours also on the way that a device takes.  The points in which ours
-is meant to differ are changes of what mmdet's assigner is given (``visdet_assigners/testing/parity.py``), and counted.
+is meant to differ are changes of what mmdet is given, and counted: ``visdet_assigners/testing/differences.py``.
 
 Prints a table; exits with 1 where a difference has no explanation, with the smallest call that shows it.
 """

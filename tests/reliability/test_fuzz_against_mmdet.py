@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 
 from visdet_assigners.assigners import atss
 from visdet_assigners.registry import REGISTERED
-from visdet_assigners.testing import parity
-from visdet_assigners.testing.parity import UnexplainedError, compare, run_ours
-from visdet_assigners.testing.trials import NUM_CLASSES, TRIALS, Trial
+from visdet_assigners.testing import differences
+from visdet_assigners.testing.drawing import NUM_CLASSES
+from visdet_assigners.testing.oracle import run_ours
+from visdet_assigners.testing.parity import UnexplainedError, compare
+from visdet_assigners.testing.trials import TRIALS, Trial
 
 
 def test_every_assigner_is_fuzzed():
@@ -67,26 +69,36 @@ NOTHING = {"bboxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.lon
 OUTSIDE = {"bboxes": torch.tensor([[90.0, 90.0, 99.0, 99.0]]), "labels": torch.tensor([0])}
 POINTS = torch.tensor([[4.0, 4.0, 8.0], [12.0, 4.0, 8.0]])
 FLAT = {"bboxes": torch.tensor([[0.0, 0.0, 9.0, 9.0], [12.0, 1.0, 12.0, 9.0]]), "labels": torch.tensor([0, 1])}
+MAP = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.25, 0.0, 10.5, 10.0], [0.0, 0.0, 10.25, 10.0]]) + 2.0**21
 LOOSE = {"pos_iou_thr": 0.5, "neg_iou_thr": 0.4}
 EXPLAINED = {
     "nothing": (Trial("ATSSAssigner", {"topk": 4}, {"priors": ANCHORS}, OBJECTS, rest={"levels": [4]}), []),
-    "a": (Trial("MaxIoUAssigner", LOOSE, {"priors": ANCHORS}, OUTSIDE), [parity.NO_OVERLAP]),
+    "a": (Trial("MaxIoUAssigner", LOOSE, {"priors": ANCHORS}, OUTSIDE), [differences.NO_OVERLAP]),
     "b": (
         Trial("MaxIoUAssigner", {**LOOSE, "ignore_iof_thr": 0.5}, {"priors": ANCHORS}, NOTHING, OBJECTS),
-        [parity.REGIONS],
+        [differences.REGIONS],
     ),
-    "e": (Trial("PointAssigner", {"pos_num": 3}, {"priors": POINTS}, OBJECTS), [parity.FEW_POINTS]),
-    "l": (Trial("PointAssigner", {"pos_num": 1}, {"priors": POINTS}, FLAT), [parity.NO_AREA]),
+    "e": (Trial("PointAssigner", {"pos_num": 3}, {"priors": POINTS}, OBJECTS), [differences.FEW_POINTS]),
+    "l": (Trial("PointAssigner", {"pos_num": 1}, {"priors": POINTS}, FLAT), [differences.NO_AREA]),
+    "from afar": (
+        Trial(
+            "UniformAssigner",
+            {"pos_ignore_thr": 0.15, "neg_ignore_thr": 0.7, "match_times": 1},
+            {"priors": MAP[:2], "decoder_priors": MAP[:2]},
+            {"bboxes": MAP[2:], "labels": torch.tensor([0])},
+        ),
+        [differences.FROM_AFAR],
+    ),
     "e and l": (
-        Trial("PointAssigner", {"pos_num": 3}, {"priors": POINTS}, FLAT), [parity.NO_AREA, parity.FEW_POINTS]
+        Trial("PointAssigner", {"pos_num": 3}, {"priors": POINTS}, FLAT), [differences.NO_AREA, differences.FEW_POINTS]
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", EXPLAINED)
 def test_argued_differences_are_named(case):
-    trial, differences = EXPLAINED[case]
-    assert compare(trial) == [each.name for each in differences]
+    trial, expected = EXPLAINED[case]
+    assert compare(trial) == [each.name for each in expected]
 
 
 def test_a_wrong_rule_is_found(monkeypatch):

@@ -11,7 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import visdet_assigners as va
-from visdet_assigners.testing.parity import fields_of, run_ours, same
+from visdet_assigners.testing.oracle import fields_of, run_ours
+from visdet_assigners.testing.parity import same
 from visdet_assigners.testing.trials import TRIALS
 
 EXAMPLES = settings().max_examples if settings().max_examples > 100 else settings().max_examples // 2
