@@ -269,10 +269,9 @@ class Reached:
         ranked = [(rank, self.seconds[test], test) for tests in cases.values() for rank, test in enumerate(tests)]
         chosen: list[str] = []
         for _, seconds, test in sorted(ranked, key=lambda entry: (entry[0] > 0, entry[1])):
-            limit -= seconds
-            if chosen and limit < 0:
-                break
-            chosen.append(test)
+            if not chosen or seconds <= limit:
+                limit -= seconds
+                chosen.append(test)
         return chosen
 
 
