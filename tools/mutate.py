@@ -8,6 +8,11 @@ All tests run once, to learn which lines each of them reaches and how long it ta
 its own, forked where the tests are loaded already, which puts the changed code in place and runs the tests that reach
 it, the fastest first, until one fails.  A mutant survives where none does within ``--seconds``; one that hangs or takes
 all memory is killed.  Survivors that change nothing that could be seen are listed with their reasons in ``--known``.
+
+``--again`` looks once more at the survivors of a result, with more seconds or new tests, and counts them in:
+
+    python tools/mutate.py visdet_assigners/functional --seconds 3 --json result.json
+    python tools/mutate.py visdet_assigners/functional --seconds 60 --again result.json --json result.json
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType
@@ -66,6 +71,7 @@ PAIRS = (
 )  # fmt: skip
 NAMES = {name: other for a, b in PAIRS for name, other in ((a, b), (b, a))}
 ALIVE = ("survived", "not reached")
+KILLED = ("killed", "timed out")
 MEMORY = 8 * 1024**3
 """Bytes of address space that a mutant may take beyond what is taken when it starts."""
 
@@ -372,6 +378,7 @@ def parse_args(argv: Sequence[str] | None):
     parser.add_argument("files", nargs="+", help="sources to change, files or folders")
     parser.add_argument("--tests", nargs="+", default=["tests"], help="what pytest is to run")
     parser.add_argument("-k", default="", help="choose among the tests, as pytest's option does")
+    parser.add_argument("--again", type=Path, help="change only what survived according to this result, see --json")
     parser.add_argument("--sample", type=int, help="change this many places, drawn at random, instead of all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=20, help="of tests for each mutant, at most")
@@ -398,17 +405,25 @@ def reasons(known: str) -> dict[tuple[str, str, str], str]:
     return {(entry["file"], entry["line"], change): entry["why"] for entry in entries for change in entry["changes"]}
 
 
-def report(plugin: Mutation, known: dict[tuple[str, str, str], str]) -> dict[str, Any]:
-    """Print a table by file; returns it, and the survivors."""
+def report(plugin: Mutation, known: dict[tuple[str, str, str], str], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """Print a table by file; returns it, and the survivors.
+
+    Args:
+        plugin: has judged the mutants.
+        known: reasons, see `reasons`.
+        earlier: a result in which these mutants survived, empty for none.
+    """
     counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for file, verdicts in earlier.get("counts", {}).items():
+        counts[file].update({verdict: number for verdict, number in verdicts.items() if verdict in KILLED})
     survivors = []
     for mutant, verdict in plugin.verdicts.items():
         if verdict in ALIVE:
             line = plugin.sources[mutant.file].lines[mutant.lines[0] - 1].strip()
             why = known.get((mutant.file, line, mutant.text)) or known.get((mutant.file, line, "*"))
             verdict = "equal" if why else verdict
-            entry = {"file": mutant.file, "number": mutant.lines[0], "line": line, "change": mutant.text, "why": why}
-            survivors.append({**entry, "verdict": verdict})
+            entry = {"file": mutant.file, "number": mutant.number, "at": mutant.lines[0], "line": line}
+            survivors.append({**entry, "change": mutant.text, "why": why, "verdict": verdict})
         counts[mutant.file][verdict] += 1
     print(
         "| file | mutants | killed | equal, see `tests/mutants.json` | survived | share killed |\n" + "| --- " * 6 + "|"
@@ -416,8 +431,8 @@ def report(plugin: Mutation, known: dict[tuple[str, str, str], str]) -> dict[str
     total: Counter[str] = Counter()
     for file, of in [*sorted(counts.items()), ("all", total)]:
         total += of if file != "all" else Counter()
-        killed, number = of["killed"] + of["timed out"], sum(of.values())
-        alive = of["survived"] + of["not reached"]
+        killed, number = sum(of[verdict] for verdict in KILLED), sum(of.values())
+        alive = sum(of[verdict] for verdict in ALIVE)
         print(f"| {file} | {number} | {killed} | {of['equal']} | {alive} | {killed / max(number, 1):.1%} |")
     return {"counts": counts, "survivors": survivors}
 
@@ -428,6 +443,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parse_args(argv)
         sources = sources_in(args.files)
         mutants = [mutant for source in sources for mutant in source.mutants]
+        earlier = json.loads(args.again.read_text()) if args.again else {}
+        if args.again:
+            alive = {(entry["file"], entry["number"], entry["change"]) for entry in earlier["survivors"]}
+            mutants = [mutant for mutant in mutants if (mutant.file, mutant.number, mutant.text) in alive]
+            lost = len(alive) - len(mutants)
+            if lost:
+                raise cli.UserError(f"{args.again} is of other sources: {lost} changes are not there")
         if args.sample is not None:
             mutants = random.Random(args.seed).sample(mutants, min(args.sample, len(mutants)))
         plugin = Mutation(sources, mutants, args.seconds, args.reached)
@@ -435,7 +457,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = pytest.main([*options, *args.tests], plugins=[plugin])
         if len(plugin.verdicts) < len(mutants):
             raise cli.UserError(f"the tests could not be run (pytest says {status!r})")
-        result = report(plugin, reasons(args.known))
+        result = report(plugin, reasons(args.known), earlier)
         if args.json:
             args.json.write_text(json.dumps(result, indent=1))
     return 0

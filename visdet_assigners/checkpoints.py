@@ -139,6 +139,13 @@ class SafeCheckpointHook(CheckpointHook):
         self._loader = LoaderStates(loader, runner.iter if in_stream else 0)
         if not runner.iter:
             return
+        into_epoch = 0 if by_iter else runner.iter - runner.epoch * len(loader)
+        if 0 < into_epoch <= len(loader):
+            runner.logger.warning(
+                f"the checkpoint was written {into_epoch} iterations into epoch {runner.epoch + 1}, which begins again: "
+                "they are repeated, and schedules that count iterations are ahead by as many; with by_epoch=True in the "
+                "checkpoint hook, checkpoints are written between epochs"
+            )
         found = self._resumed[get_rank()] if self._resumed and len(self._resumed) == get_world_size() else None
         if found is None or len(found["workers"]) != loader.num_workers:
             runner.logger.warning("the checkpoint has no random states for this number of processes and workers: the "

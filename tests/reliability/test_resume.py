@@ -1,5 +1,6 @@
 """A training that is interrupted and resumed goes on with the losses of an uninterrupted one, to the bit."""
 
+import functools
 import os
 import random
 import signal
@@ -12,6 +13,7 @@ import pytest
 import torch
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import Hook
+from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.runner import Runner, loops
 
 from toolbox import ROOT, load_tool
@@ -80,13 +82,24 @@ class Nothing(BaseMetric):
 
 
 def build(
-    folder, record, loader, by_epoch, hook="visdet_assigners.SafeCheckpointHook", seed=3, resume=False, ema=False
+    folder,
+    record,
+    loader,
+    by_epoch,
+    hook="visdet_assigners.SafeCheckpointHook",
+    seed=3,
+    resume=False,
+    ema=False,
+    every=None,
+    amp=False,
 ):
+    """A runner; checkpoints after each epoch or five iterations, or after as many iterations as ``every`` says."""
     sampler = dict(type="DefaultSampler", shuffle=True)
     if not by_epoch and loader.get("infinite", True):
         sampler = dict(type="InfiniteSampler", shuffle=True)
     loader = {key: value for key, value in loader.items() if key != "infinite"}
     torch.manual_seed(0)  # the model's weights
+    interval = dict(interval=every or (1 if by_epoch else 5), by_epoch=by_epoch and every is None)
     plan = dict(by_epoch=True, max_epochs=4) if by_epoch else dict(by_epoch=False, max_iters=16, val_interval=3)
     return Runner(
         Noisy(),
@@ -96,9 +109,9 @@ def build(
         val_cfg=dict(),
         val_evaluator=Evaluator(Nothing()),
         train_cfg=plan,
-        optim_wrapper=dict(optimizer=dict(type="AdamW", lr=0.01)),
+        optim_wrapper=dict(type="AmpOptimWrapper" if amp else "OptimWrapper", optimizer=dict(type="AdamW", lr=0.01)),
         param_scheduler=dict(type="CosineAnnealingLR", by_epoch=False, T_max=16),
-        default_hooks=dict(checkpoint=dict(type=hook, interval=1 if by_epoch else 5, by_epoch=by_epoch), logger=None),
+        default_hooks=dict(checkpoint=dict(type=hook, **interval), logger=None),
         custom_hooks=[record, *([dict(type="EMAHook", momentum=0.1)] if ema else [])],
         randomness=dict(seed=seed),
         resume=resume,
@@ -209,6 +222,60 @@ def test_other_workers_are_told(tmp_path, monkeypatch):
     end_workers(runner)
     assert any("random states for this number of processes and workers" in line for line in said)
     assert len(read_checkpoint(checkpoints_of(tmp_path)[0])[STATES][0]["workers"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("every", "said"),
+    [
+        (6, ["written 2 iterations into epoch 2, which begins again"]),
+        (4, ["written 4 iterations into epoch 1, which begins again"]),  # mmengine counts it as done by_epoch alone
+        (None, []),
+    ],
+)
+def test_the_middle_of_an_epoch_is_told(every, said, tmp_path, monkeypatch):
+    """Epochs have four iterations."""
+    runner = build(tmp_path, Record(6), LOADERS["no workers"], True, every=every)
+    with pytest.raises(KeyboardInterrupt):
+        runner.train()
+    runner = build(tmp_path, Record(), LOADERS["no workers"], True, every=every, resume=True)
+    heard = []
+    monkeypatch.setattr(runner.logger, "warning", heard.append)
+    runner.train()
+    heard = [line for line in heard if line.startswith("the checkpoint was")]
+    assert len(heard) == len(said)
+    assert all(words in line for words, line in zip(said, heard))
+
+
+class Scale(Hook):
+    """Keeps the scale of the loss after each iteration."""
+
+    def __init__(self):
+        self.found = {}
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.found[runner.iter] = runner.optim_wrapper.loss_scaler.get_scale()
+
+
+def test_the_loss_scale_goes_on(tmp_path, monkeypatch):
+    """It grows threefold after every seven iterations without an overflow, of which the checkpoint comes after five."""
+    scaler = functools.partial(torch.amp.GradScaler, "cpu", init_scale=2.0, growth_factor=3.0, growth_interval=7)
+    monkeypatch.setattr(amp_optimizer_wrapper, "is_cuda_available", lambda: True)
+    monkeypatch.setattr(amp_optimizer_wrapper, "GradScaler", scaler)
+    found = []
+    for name, stops in (("whole", [None]), ("parts", [6, 13, None])):
+        scales = Scale()
+        for number, stop in enumerate(stops):
+            record = Record(stop)
+            runner = build(tmp_path / name, record, LOADERS["no workers"], False, resume=number > 0, amp=True)
+            runner.register_hook(scales, "HIGHEST")
+            if stop is None:
+                runner.train()
+            else:
+                with pytest.raises(KeyboardInterrupt):
+                    runner.train()
+        found.append((scales.found, record.losses[15]))
+    assert found[0] == found[1]
+    assert set(found[0][0].values()) == {2.0, 6.0, 18.0}
 
 
 # ------------------------------------------------------------------------------------------------- killed, by the tool

@@ -53,4 +53,14 @@ def test_every_change_of_a_small_module_is_judged(tmp_path):
         ("return -value", "-value -> value"): "not reached",
     }
     assert result["counts"]["sized.py"] == {"equal": 1, "killed": 5, "survived": 1, "not reached": 1}
-    assert "| sized.py |" in run.stdout
+    assert "| sized.py | 8 | 5 | 1 | 2 | 62.5% |" in run.stdout
+
+    # Another test kills one of the survivors, and only these are changed again.
+    with (tmp_path / "test_sized.py").open("a") as file:
+        file.write("\n\ndef test_never():\n    import sized\n\n    assert sized.never(1) == -1\n")
+    again = [*command, *options, "--again", "result.json"]
+    run = subprocess.run(again, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert "| sized.py | 8 | 6 | 1 | 1 | 75.0% |" in run.stdout, run.stderr
+    (tmp_path / "sized.py").write_text(SOURCE.replace(">=", "<"))
+    run = subprocess.run(again, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert run.returncode != 0 and "result.json is of other sources: 1 changes are not there" in run.stderr
