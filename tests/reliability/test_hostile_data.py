@@ -10,6 +10,7 @@ import cv2
 import mmdet
 import numpy as np
 import pytest
+import torch
 from mmcv.transforms import LoadImageFromFile as LoadOfMMCV
 from mmdet.visualization import DetLocalVisualizer
 
@@ -204,6 +205,8 @@ TOOLS = {
     "compare_losses": [CONFIG, "--iterations", "2"],
     "time_training": [CONFIG, "--iterations", "3"],
     "hook_cost": [CONFIG, "--iterations", "2"],
+    "test": [CONFIG, "model.pth"],
+    "test --tta": [CONFIG, "model.pth", "--tta"],
 }
 
 
@@ -211,19 +214,20 @@ TOOLS = {
 @pytest.mark.parametrize("tool", TOOLS)
 def test_no_tool_reads_outside(tool, how, shapes, capsys):
     """The picture outside is a sound one: nothing but the place is wrong with it."""
-    secret = shapes.parents[1] / "secret.jpg"
-    first = shapes / "images/train/000000.jpg"
+    split, name = "val" if tool.startswith("test") else "train", "000000.jpg"
+    secret, first = shapes.parents[1] / "secret.jpg", shapes / f"images/{split}/{name}"
     shutil.move(first, secret)
     if how == "link":
         first.symlink_to(secret)
     else:
-        path = shapes / "annotations/train.json"
-        path.write_text(path.read_text().replace("000000.jpg", "../../../../secret.jpg"))
+        path = shapes / f"annotations/{split}.json"
+        path.write_text(path.read_text().replace(name, "../../../../secret.jpg"))
+    torch.save(dict(state_dict={}), "model.pth")
     with pytest.raises(SystemExit) as stopped:
-        load_tool(tool).main(TOOLS[tool])
+        load_tool(tool.split()[0]).main(TOOLS[tool])
     assert stopped.value.code == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert "secret.jpg" in line or "000000.jpg" in line
+    assert "secret.jpg" in line or name in line
     assert "lead out of" in line or "lies outside" in line
 
 
