@@ -188,6 +188,7 @@ def put_in_place(tree: ast.Module, path: Path) -> None:
     """Give every living function of a file its code, defaults and constants from a changed syntax tree."""
     new = {(code.co_name, code.co_firstlineno): code for code in codes(compile(tree, str(path), "exec"))}
     module = next(m for m in sys.modules.values() if getattr(m, "__file__", None) == str(path))
+    set_constants(tree.body, module, module)  # first: defaults may name them
     arguments = {(node.lineno, node.name): node.args for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     for function in gc.get_objects():
         if type(function) is not FunctionType or function.__code__.co_filename != str(path):
@@ -201,7 +202,6 @@ def put_in_place(tree: ast.Module, path: Path) -> None:
             pairs = zip(given.kwonlyargs, given.kw_defaults)
             if function.__kwdefaults__:
                 function.__kwdefaults__ = {a.arg: value_of(node, module) for a, node in pairs if node is not None}
-    set_constants(tree.body, module, module)
 
 
 def first_line(code: CodeType) -> int:

@@ -40,6 +40,27 @@ def test_blocks_fit_the_budget_and_on_a_cpu_the_cache(way, monkeypatch):
         assert sizes(25, bytes_each=CACHE // 5, least=4) == ([5] * 5 if way == "0" else [25])
 
 
+def test_blocks_of_single_bytes():
+    with limit_memory(1000):
+        assert sizes(1000, bytes_each=1) == [1000]
+    with limit_memory(10 * CACHE):
+        assert sizes(CACHE, bytes_each=1) == [CACHE]
+
+
+def test_a_compiler_gets_one_block(monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert static_shapes(CPU)
+    with limit_memory(10):
+        assert split(7, 1000, CPU) == [slice(0, 7)]
+
+
+def test_shapes_are_static_on_every_other_device(monkeypatch):
+    monkeypatch.delenv("VISDET_ASSIGNERS_DEVICE_PATH", raising=False)
+    assert static_shapes(torch.device("meta"))
+    assert static_shapes(torch.device("cuda", 1))
+    assert not static_shapes(CPU)
+
+
 def test_whose_budget_counts(monkeypatch):
     monkeypatch.delenv("VISDET_ASSIGNERS_MEMORY_BUDGET", raising=False)
     assert memory_budget() == DEFAULT_BUDGET == 2**28
@@ -81,3 +102,4 @@ def test_boxes_within_reach_touch(reach, axis, side):
     boxes[:, [axis, axis + 2]] += side * (10 + gap)[:, None]
     assert touching(bounds, boxes, reach).tolist() == [[True, True, False]]
     assert touching(bounds, bounds).tolist() == [[True]]
+    assert touching(bounds, boxes).tolist() == [[True, reach == 0, False]]  # where nothing is said, borders must meet

@@ -7,12 +7,14 @@ from hypothesis import strategies as st
 from mmdet.structures.bbox import bbox_overlaps, bbox_xyxy_to_cxcywh
 
 from visdet_assigners.functional.boxes import (
+    FAR,
     border_distance,
     box_area,
     box_center,
     box_iou,
     box_overlaps,
     center_distance,
+    common_origin,
     xyxy_to_cxcywh,
 )
 
@@ -77,3 +79,29 @@ def test_distance_to_the_border():
     square = torch.tensor([[0.0, 0.0, 10.0, 20.0]])
     x, y = torch.tensor([[5.0], [9.0], [12.0], [5.0]]), torch.tensor([[10.0], [10.0], [10.0], [20.0]])
     assert border_distance(x, y, square)[:, 0].tolist() == [5, 1, -2, 0]
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_the_origin_of_boxes_that_are_all_far(side):
+    """Axis by axis: here all are far along x; along y the second is a pixel too near."""
+    far = side * FAR
+    boxes = torch.tensor([[far, far, far + 9, far + 9], [far * 2, far - side, far * 2 + 9, far + 9]])
+    if side < 0:
+        boxes = boxes - torch.tensor([9.0, 9, 9, 9])
+    first, second = boxes[0, 0].item(), boxes[0, 1].item()
+    boxes[1, 1] = side * (FAR - 1)
+    assert common_origin(boxes).tolist() == [first, 0, first, 0]
+    boxes[1, 1] = side * FAR
+    assert common_origin(boxes).tolist() == [first, second, first, second]
+    assert common_origin(torch.tensor([[side * FAR, 0, 0, 0]])).tolist() == [side * FAR, 0, side * FAR, 0]
+
+
+def test_where_float32_tells_eighths_of_a_pixel():
+    assert torch.tensor(FAR) + 0.125 != FAR
+    assert torch.tensor(FAR) + 0.06 == FAR
+
+
+def test_boxes_of_less_than_a_millionth_of_a_pixel():
+    """Unions count as at least that much."""
+    tiny = torch.tensor([[0.0, 0.0, 0.001, 0.0005]])
+    assert box_iou(tiny, tiny).item() == pytest.approx(0.5)

@@ -27,6 +27,12 @@ def test_other_points_are_no_grid(wrong):
     assert grid_of(x[wrong], y[wrong]) is None
 
 
+def test_rows_that_only_begin_at_the_same_height_are_no_grid():
+    x, y = points_of([1.0, 2.0, 9.0], [4.0, 5.0])
+    y[4] += 0.5
+    assert grid_of(x, y) is None
+
+
 def test_crossings_are_all_points_in_marked_rows_and_columns():
     g = torch.Generator().manual_seed(0)
     grid = Grid(torch.arange(7.0), torch.arange(5.0))

@@ -3,9 +3,20 @@
 import pytest
 import torch
 
-from visdet_assigners.functional.inputs import fault_in, label_fault, suspicious, suspicious_labels
+from visdet_assigners.functional.inputs import (
+    AWAY,
+    LARGEST,
+    fault_in,
+    good_boxes,
+    good_rows,
+    label_fault,
+    suspicious,
+    suspicious_labels,
+    taken_out,
+    without_rows,
+)
 
-NAN = float("nan")
+NAN, INF = float("nan"), float("inf")
 
 
 def test_a_row_with_one_bad_entry_is_a_bad_row():
@@ -74,3 +85,70 @@ def test_labels(num_classes, dtype):
 def test_a_broken_number_is_no_label():
     assert suspicious_labels(torch.tensor([0.5, 1]), 3)
     assert label_fault(torch.tensor([0, 0.5]), 3, "labels").text == "labels[1] is 0.5; a whole number is expected"
+
+
+# Taking out.
+
+
+def test_which_objects_are_boxes():
+    low, high = -LARGEST, LARGEST
+    good = [[0.0, 0, 1, 1], [1, 1, 1, 1], [low, low, high, high]]
+    wrong = [[NAN, 0, 1, 1], [0, 0, 1, INF], [-INF, 0, 1, 1], [2, 0, 1, 3], [0, 2, 3, 1], [0, 0, 1, 1.1 * high],
+             [1.1 * low, 0, 1, 1]]  # fmt: skip
+    found = good_boxes(torch.tensor(good + wrong))
+    assert found.tolist() == [True] * len(good) + [False] * len(wrong)
+
+
+def test_rows_are_good_in_all_fields_or_in_none():
+    boxes, scores, flags = (
+        torch.zeros(5, 4),
+        torch.full((5, 2, 2), 1e30),
+        torch.tensor([0, 1, 0, 1, 0], dtype=torch.bool),
+    )
+    boxes[1, 3], scores[2, 1, 0], scores[3, 0, 1] = NAN, INF, -INF
+    boxes[0] = torch.tensor([9.0, 9, 1, 1])  # inverted ones can be compared with others
+    assert good_rows([boxes, flags, scores], ["predicted", "flags", "scores"]).tolist() == [
+        True,
+        False,
+        False,
+        False,
+        True,
+    ]
+
+
+def test_points_need_a_stride():
+    points = torch.tensor([[0.0, 0, 8, 8], [0, 0, 0, 8], [0, 0, 8, 0], [0, 0, -1, 8], [0, 0, 1, 1]])
+    assert good_rows([points], ["strided"]).tolist() == [True, False, False, False, True]
+    assert good_rows([points[:, :3]], ["points"]).tolist() == [True, False, True, False, True]
+    assert good_rows([points], ["scores"]).all()
+
+
+GOOD = torch.tensor([True, False])
+
+
+def test_boxes_go_away_and_scores_become_zero():
+    boxes = torch.tensor([[0.0, 1, 2, 3], [4, NAN, 6, 7]])
+    for away in (AWAY, -AWAY):
+        moved = without_rows(boxes, "boxes", GOOD, away)
+        assert torch.equal(moved, torch.tensor([[0.0, 1, 2, 3], [away] * 4]))
+        assert taken_out(moved).tolist() == [False, True]
+        assert torch.equal(without_rows(boxes[:, None], "groups", GOOD, away), moved[:, None])
+    assert without_rows(boxes, "scores", GOOD, AWAY).tolist() == [[0, 1, 2, 3], [0, 0, 0, 0]]
+    assert without_rows(boxes[:, None] > 3, "masks", GOOD, AWAY).tolist() == [[[False] * 4], [[False] * 4]]
+    flags = torch.tensor([True, True])
+    assert torch.equal(without_rows(flags, "flags", GOOD, AWAY), flags)
+
+
+@pytest.mark.parametrize("wrong", [NAN, INF, 0.0, -4.0, 1.1 * LARGEST])
+def test_a_point_without_a_stride_gets_the_least_that_there_is(wrong):
+    points = torch.tensor([[1.0, 2, 16, 32], [3, 4, wrong, 8], [5, 6, 8, wrong], [7, 8, 0.5, 8]])
+    good = torch.tensor([True, False, False, True])
+    moved = without_rows(points, "strided", good, AWAY)
+    expected = [[1, 2, 16, 32], [AWAY, AWAY, 0.5, 8], [AWAY, AWAY, 8, 0.5], [7, 8, 0.5, 8]]
+    assert torch.equal(moved, torch.tensor(expected))
+    assert torch.equal(without_rows(points[:, :3], "points", good, AWAY), torch.tensor(expected)[:, :3])
+
+
+def test_the_largest_stride_is_one():
+    points = torch.tensor([[1.0, 2, LARGEST]])
+    assert without_rows(points, "points", torch.tensor([False]), AWAY)[0, 2] == LARGEST
