@@ -142,9 +142,9 @@ class SafeCheckpointHook(CheckpointHook):
         into_epoch = 0 if by_iter else runner.iter - runner.epoch * len(loader)
         if 0 < into_epoch <= len(loader):
             runner.logger.warning(
-                f"the checkpoint was written {into_epoch} iterations into epoch {runner.epoch + 1}, which begins again: "
-                "they are repeated, and schedules that count iterations are ahead by as many; with by_epoch=True in the "
-                "checkpoint hook, checkpoints are written between epochs"
+                f"the checkpoint was written {into_epoch} iterations into epoch {runner.epoch + 1}, which begins "
+                "again: they are repeated, and schedules that count iterations are ahead by as many; with "
+                "by_epoch=True in the checkpoint hook, checkpoints are written between epochs"
             )
         found = self._resumed[get_rank()] if self._resumed and len(self._resumed) == get_world_size() else None
         if found is None or len(found["workers"]) != loader.num_workers:

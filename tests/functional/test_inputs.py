@@ -6,9 +6,16 @@ import torch
 from visdet_assigners.functional.inputs import (
     AWAY,
     LARGEST,
+    AssignerInputError,
+    Call,
+    Fault,
+    called,
+    current_call,
     fault_in,
     good_boxes,
     good_rows,
+    image_of,
+    image_size,
     label_fault,
     suspicious,
     suspicious_labels,
@@ -85,6 +92,68 @@ def test_labels(num_classes, dtype):
 def test_a_broken_number_is_no_label():
     assert suspicious_labels(torch.tensor([0.5, 1]), 3)
     assert label_fault(torch.tensor([0, 0.5]), 3, "labels").text == "labels[1] is 0.5; a whole number is expected"
+
+
+# A call.
+
+
+def test_an_image_has_two_positive_sides():
+    call = Call("SomeAssigner")
+    assert image_size(dict(img_shape=(4, 3)), call) == (4, 3)
+    assert image_size(dict(img_shape=(1, 1, 3)), call) == (1, 1)
+    for wrong in ((0, 5), (5, 0), (-1, 5), (5,), (), None):
+        with pytest.raises(
+            AssignerInputError, match=r"^SomeAssigner: img_meta\['img_shape'\] must be \(height, width\)"
+        ):
+            image_size(dict(img_shape=wrong), call)
+    with pytest.raises(AssignerInputError, match="got nothing"):
+        image_size(None, call)
+
+
+def test_who_names_the_image():
+    named = torch.nn.Module()  # anything with an attribute
+    named.metainfo = dict(img_id=7)
+    assert image_of([None, dict(img_shape=(1, 1)), named, dict(img_path="a.jpg")]) == 7
+    assert image_of([dict(img_path="a.jpg", img_id=7), named]) == "a.jpg"
+    assert image_of([dict(img_path=None, img_id=0)]) == 0
+    assert image_of([]) is None
+
+
+def test_tests_that_are_left_are_settled_at_the_end_of_a_call():
+    fault = Fault("boxes[2] is wrong", "boxes", (2,), 5.0)
+    yes, no = torch.tensor(True), torch.tensor(False)
+
+    def expect_some():
+        with called("SomeAssigner", [dict(img_path="a.jpg")]) as call:
+            assert current_call() is call
+            call.expect(no, lambda: None, wait=False)
+            call.expect(yes, lambda: None, wait=True)  # suspicious, and acquitted
+            call.expect(yes, lambda: fault, wait=False)
+            call.sources = [dict(img_path="b.jpg")]
+
+    with pytest.raises(AssignerInputError, match=r"^SomeAssigner: boxes\[2\] is wrong \(image a.jpg\)$") as error:
+        expect_some()
+    assert (error.value.field, error.value.index, error.value.value) == ("boxes", (2,), 5.0)
+    assert current_call() is None
+    with called("SomeAssigner", []) as call:
+        call.expect(no, lambda: fault, wait=False)
+        call.expect(no, lambda: fault, wait=True)
+    with pytest.raises(AssignerInputError), called("SomeAssigner", []) as call:
+        call.expect(yes, lambda: fault, wait=True)
+    assert current_call() is None
+
+
+def test_bad_entries_of_points_and_columns_behind_boxes():
+    """A stride that is none is named by its row; what stands behind the four columns of a box is no side of it."""
+    points = torch.tensor([[0.0, 0, 8, 8], [-5, -5, 8, 0]])
+    assert fault_in(points, "strided", "priors").text.startswith("priors[1] is [-5.0, -5.0, 8.0, 0.0]; the stride")
+    assert not suspicious(points[:1], "strided")
+    wide = torch.tensor([[0.0, 0, 1, 1, -1]])
+    assert not suspicious(wide, "boxes")
+    assert fault_in(wide, "boxes", "boxes") is None
+    groups = torch.tensor([[[0.0, 0, 1, 1], [5, 5, 4, 6]]])
+    assert suspicious(groups, "groups")
+    assert fault_in(groups, "groups", "approxs").index == (0, 1)
 
 
 # Taking out.
