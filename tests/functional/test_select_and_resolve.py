@@ -150,3 +150,36 @@ def test_blocks_cover_all_rows_once(num_rows, bytes_per_row, budget):
     assert all(
         piece.stop - piece.start == 1 or (piece.stop - piece.start) * bytes_per_row <= budget for piece in slices
     )
+
+
+@pytest.mark.parametrize("way", ["0", "1"])
+@pytest.mark.parametrize("budget", [1, 10**6], ids=["one object a block", "all at once"])
+def test_a_prior_that_two_want_at_the_same_cost_goes_to_the_first(way, budget, monkeypatch):
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", way)
+    iou, cost = torch.full((3, 4), 0.6), torch.tensor([[5.0, 1.0, 2.0, 2.0]]).expand(3, 4)
+    with limit_memory(budget):
+        gt_index, quality = match_dynamic_k(
+            lambda block: iou[block].clone(),
+            lambda block, _: cost[block].clone(),
+            torch.ones(4, dtype=torch.bool),
+            torch.tensor([False, True, True]),
+            topk=1,
+        )
+    assert gt_index.tolist() == [-1, 1, -1, -1]
+    assert quality.tolist() == pytest.approx([0, 0.6, 0, 0])
+
+
+@pytest.mark.parametrize("way", ["0", "1"])
+def test_a_candidate_whose_cost_overflows_is_still_cheaper_than_what_is_none(way, monkeypatch):
+    """On a device, where the others are there, too; a CPU is given the candidates alone."""
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", way)
+    candidates = torch.tensor([True] if way == "0" else [False, False, True])
+    gt_index, quality = match_dynamic_k(
+        lambda block: torch.full((1, len(candidates)), 0.5),
+        lambda block, _: torch.full((1, len(candidates)), float("inf")),
+        candidates,
+        torch.tensor([True]),
+        topk=3,
+    )
+    assert gt_index.tolist() == [-1] * (len(candidates) - 1) + [0]
+    assert quality.tolist() == [0] * (len(candidates) - 1) + [0.5]
