@@ -29,7 +29,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType
@@ -265,10 +265,18 @@ class Reached:
                     reached[self.files[path]][line].append(item.nodeid)
         self.tests = {file: dict(lines) for file, lines in reached.items()}
 
-    def of(self, mutant: Mutant, limit: float) -> list[str]:
-        """Tests to run, the fastest case of each test function first, as many as should take ``limit`` seconds."""
+    def of(self, mutant: Mutant, limit: float, always: Sequence[str] = ()) -> list[str]:
+        """Tests to run, the fastest case of each test function first, as many as should take ``limit`` seconds.
+
+        Args:
+            mutant: what they must reach.
+            limit: seconds.
+            always: beginnings of the names of tests that look at defaults and constants without reaching them.
+        """
         first, last = mutant.scope or mutant.lines
         found = {test for line in range(first, last + 1) for test in self.tests[mutant.file].get(line, ())}
+        if mutant.scope is not None:
+            found |= {test for test in self.seconds if test.startswith(tuple(always))}
         cases: dict[str, list[str]] = defaultdict(list)
         for test in sorted(found, key=self.seconds.__getitem__):
             cases[test.split("[")[0]].append(test)
@@ -292,11 +300,21 @@ def passes(item: pytest.Item) -> bool:
 class Mutation:
     """A pytest plugin that runs the loaded tests once on the sources as they are, then on each mutant."""
 
-    def __init__(self, sources: Sequence[Source], mutants: Sequence[Mutant], limit: float, kept: Path | None) -> None:
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        mutants: Sequence[Mutant],
+        limit: float,
+        kept: Path | None,
+        always: Sequence[str] = (),
+        equal: Collection[Mutant] = (),
+    ) -> None:
         self.sources = {source.file: source for source in sources}
         self.mutants = mutants
         self.limit = limit
         self.kept = kept
+        self.always = always
+        self.equal = equal
         self.verdicts: dict[Mutant, str] = {}
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -306,7 +324,10 @@ class Mutation:
         counts: Counter[str] = Counter()
         with tqdm(self.mutants, desc="mutating", unit="mutant") as bar:
             for mutant in bar:
-                tests = reached.of(mutant, self.limit)
+                if mutant in self.equal:
+                    self.verdicts[mutant] = "survived"
+                    continue
+                tests = reached.of(mutant, self.limit, self.always)
                 patience = 20 + 5 * sum(reached.seconds[test] for test in tests)
                 verdict = self._judge(mutant, [items[test] for test in tests], patience) if tests else "not reached"
                 if verdict in ALIVE:
@@ -378,6 +399,8 @@ def parse_args(argv: Sequence[str] | None):
     parser.add_argument("files", nargs="+", help="sources to change, files or folders")
     parser.add_argument("--tests", nargs="+", default=["tests"], help="what pytest is to run")
     parser.add_argument("-k", default="", help="choose among the tests, as pytest's option does")
+    parser.add_argument("--always", nargs="+", default=["tests/assigners/test_signatures.py"],
+                        help="tests of defaults and constants, which they read without running the code")  # fmt: skip
     parser.add_argument("--again", type=Path, help="change only what survived according to this result, see --json")
     parser.add_argument("--sample", type=int, help="change this many places, drawn at random, instead of all")
     parser.add_argument("--seed", type=int, default=0)
@@ -405,6 +428,11 @@ def reasons(known: str) -> dict[tuple[str, str, str], str]:
     return {(entry["file"], entry["line"], change): entry["why"] for entry in entries for change in entry["changes"]}
 
 
+def reason_for(mutant: Mutant, line: str, known: Mapping[tuple[str, str, str], str]) -> str | None:
+    """Why a mutant of a line is equal to the source, None where nobody says so."""
+    return known.get((mutant.file, line, mutant.text)) or known.get((mutant.file, line, "*"))
+
+
 def report(plugin: Mutation, known: dict[tuple[str, str, str], str], earlier: Mapping[str, Any]) -> dict[str, Any]:
     """Print a table by file; returns it, and the survivors.
 
@@ -420,7 +448,7 @@ def report(plugin: Mutation, known: dict[tuple[str, str, str], str], earlier: Ma
     for mutant, verdict in plugin.verdicts.items():
         if verdict in ALIVE:
             line = plugin.sources[mutant.file].lines[mutant.lines[0] - 1].strip()
-            why = known.get((mutant.file, line, mutant.text)) or known.get((mutant.file, line, "*"))
+            why = reason_for(mutant, line, known)
             verdict = "equal" if why else verdict
             entry = {"file": mutant.file, "number": mutant.number, "at": mutant.lines[0], "line": line}
             survivors.append({**entry, "change": mutant.text, "why": why, "verdict": verdict})
@@ -452,12 +480,19 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise cli.UserError(f"{args.again} is of other sources: {lost} changes are not there")
         if args.sample is not None:
             mutants = random.Random(args.seed).sample(mutants, min(args.sample, len(mutants)))
-        plugin = Mutation(sources, mutants, args.seconds, args.reached)
+        known, texts = reasons(args.known), {source.file: source.lines for source in sources}
+        # Those that are known to be equal were tried when they first survived.
+        equal = [
+            mutant
+            for mutant in mutants
+            if args.again and reason_for(mutant, texts[mutant.file][mutant.lines[0] - 1].strip(), known)
+        ]
+        plugin = Mutation(sources, mutants, args.seconds, args.reached, args.always, equal)
         options = ["-q", "-p", "no:cacheprovider", "-m", "not slow", "-k", args.k]
         status = pytest.main([*options, *args.tests], plugins=[plugin])
         if len(plugin.verdicts) < len(mutants):
             raise cli.UserError(f"the tests could not be run (pytest says {status!r})")
-        result = report(plugin, reasons(args.known), earlier)
+        result = report(plugin, known, earlier)
         if args.json:
             args.json.write_text(json.dumps(result, indent=1))
     return 0

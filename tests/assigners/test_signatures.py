@@ -42,6 +42,28 @@ def test_functions_have_the_defaults_of_their_class(name):
             assert defaults(function) == shared, function.__name__
 
 
+def test_defaults_of_functions_that_their_class_does_not_have():
+    """Those that say something: thresholds, numbers, and 0 pixels up to which boxes overlap by IoU."""
+    found = {}
+    for name in ASSIGNERS:
+        cls = REGISTERED[name]
+        of_class = defaults(cls.__init__)
+        for function in vars(importlib.import_module(cls.__module__)).values():
+            if inspect.isfunction(function) and function.__module__ == cls.__module__:
+                own = {key: value for key, value in defaults(function).items() if isinstance(value, (int, float))}
+                found |= {f"{function.__name__}.{key}": value for key, value in own.items() if key not in of_class}
+    assert found == {
+        "atss.topk": 9,  # table 5 of the paper
+        "task_aligned.topk": 13,  # section 3.3 of TOOD
+        "task_aligned.alpha": 1.0,
+        "task_aligned.beta": 6.0,
+        "classification_targets.eps": 1e-7,
+        "spread_repeated_boxes.iou_thr": 0.97,
+        "spread_repeated_boxes.perm_range": 0.01,
+        **{f"{name}.reach": 0.0 for name in ("center_region", "grid", "task_aligned", "uniform")},
+    }
+
+
 def test_the_scale_ranges_are_those_of_fcos():
     theirs = defaults(FCOSHead.__init__)["regress_ranges"]
     assert [tuple(min(end, 1e8) for end in ends) for ends in RANGES] == list(theirs)

@@ -16,17 +16,26 @@ def above(value, limit=LIMIT, *, strict=True):
     return value > limit if strict else value >= limit
 
 
+def itself(value):
+    """The same number."""
+    return value * 1
+
+
 def never(value):
     """Not called by any test."""
     return -value
 '''
-TESTS = """from sized import LIMIT, above
+TESTS = """from sized import LIMIT, above, itself
 
 
 def test_above():
     assert above(4)
     assert not above(3)
     assert above(4, strict=False)
+
+
+def test_itself():
+    assert itself(4) == 4
 
 
 def test_that_fails():
@@ -39,7 +48,7 @@ def test_every_change_of_a_small_module_is_judged(tmp_path):
     (tmp_path / "test_sized.py").write_text(TESTS)
     (tmp_path / "conftest.py").write_text("import sys, pathlib; sys.path.insert(0, str(pathlib.Path(__file__).parent))")
     known = tmp_path / "known.json"
-    entry = {"file": "sized.py", "line": "LIMIT = 3", "changes": ["3 -> 4"], "why": "its value was read already"}
+    entry = {"file": "sized.py", "line": "return value * 1", "changes": ["Mult -> Div"], "why": "it is the same"}
     known.write_text(json.dumps([entry]))
     command = [sys.executable, str(ROOT / "tools/mutate.py"), "sized.py", "--tests", "test_sized.py"]
     options = ["--known", str(known), "--json", "result.json", "--reached", "reached.json"]
@@ -48,19 +57,19 @@ def test_every_change_of_a_small_module_is_judged(tmp_path):
     result = json.loads((tmp_path / "result.json").read_text())
     alive = {(entry["line"], entry["change"]): entry["verdict"] for entry in result["survivors"]}
     assert alive == {
-        ("LIMIT = 3", "3 -> 4"): "equal",
+        ("return value * 1", "Mult -> Div"): "equal",
         ("return value > limit if strict else value >= limit", "GtE -> Gt"): "survived",
         ("return -value", "-value -> value"): "not reached",
     }
-    assert result["counts"]["sized.py"] == {"equal": 1, "killed": 5, "survived": 1, "not reached": 1}
-    assert "| sized.py | 8 | 5 | 1 | 2 | 62.5% |" in run.stdout
+    assert result["counts"]["sized.py"] == {"equal": 1, "killed": 7, "survived": 1, "not reached": 1}
+    assert "| sized.py | 10 | 7 | 1 | 2 | 70.0% |" in run.stdout
 
     # Another test kills one of the survivors, and only these are changed again.
     with (tmp_path / "test_sized.py").open("a") as file:
         file.write("\n\ndef test_never():\n    import sized\n\n    assert sized.never(1) == -1\n")
     again = [*command, *options, "--again", "result.json"]
     run = subprocess.run(again, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert "| sized.py | 8 | 6 | 1 | 1 | 75.0% |" in run.stdout, run.stderr
+    assert "| sized.py | 10 | 8 | 1 | 1 | 80.0% |" in run.stdout, run.stderr
     (tmp_path / "sized.py").write_text(SOURCE.replace(">=", "<"))
     run = subprocess.run(again, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert run.returncode != 0
