@@ -266,7 +266,9 @@ class Reached:
         self.tests = {file: dict(lines) for file, lines in reached.items()}
 
     def of(self, mutant: Mutant, limit: float, always: Sequence[str] = ()) -> list[str]:
-        """Tests to run, the fastest case of each test function first, as many as should take ``limit`` seconds.
+        """Tests to run, as many as should take ``limit`` seconds.
+
+        First those of the file that is named after the source, then the fastest case of each test function.
 
         Args:
             mutant: what they must reach.
@@ -281,8 +283,9 @@ class Reached:
         for test in sorted(found, key=self.seconds.__getitem__):
             cases[test.split("[")[0]].append(test)
         ranked = [(rank, self.seconds[test], test) for tests in cases.values() for rank, test in enumerate(tests)]
+        own = f"test_{Path(mutant.file).stem}.py::"
         chosen: list[str] = []
-        for _, seconds, test in sorted(ranked, key=lambda entry: (entry[0] > 0, entry[1])):
+        for _, seconds, test in sorted(ranked, key=lambda entry: (own not in entry[2], entry[0] > 0, entry[1])):
             if not chosen or seconds <= limit:
                 limit -= seconds
                 chosen.append(test)
