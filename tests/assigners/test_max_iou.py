@@ -8,6 +8,8 @@ from mmengine.structures import InstanceData
 from scenes import anchors, drawn_objects, proposals
 from visdet_assigners import MaxIoUAssigner
 from visdet_assigners.assigners.max_iou import match_by_iou, max_iou, spread_repeated_boxes
+from visdet_assigners.functional import inputs, overlaps
+from visdet_assigners.functional.blocks import limit_memory
 from visdet_assigners.functional.boxes import box_iou
 from visdet_assigners.iou_calculators import BboxOverlaps2D
 
@@ -160,3 +162,105 @@ def test_given_overlaps_with_ignored_priors(low_quality):
     nobody = match_by_iou(iou[:, :0], 0.5, 0.4, ignored=ignored)
     assert nobody.gt_index.tolist() == [-1, -2, -1, -1]
     assert nobody.quality.tolist() == [0, -1, 0, 0]
+
+
+def test_an_overlap_that_is_a_threshold():
+    """It reaches ``pos_iou_thr`` and the lower end of a band, and is not below ``neg_iou_thr``."""
+    iou = torch.tensor([[0.5, 0.25], [0.0, 0.5], [0.25, 0.125], [0.125, 0.0]])
+    for negatives, expected in ((0.25, [0, 1, -2, -1]), ((0.125, 0.25), [0, 1, -2, -1]), ((0.25, 0.5), [0, 1, -1, -2])):
+        assert match_by_iou(iou, 0.5, negatives, match_low_quality=False).gt_index.tolist() == expected
+    low = torch.tensor([[0.25, 0.125]])
+    assert match_by_iou(low, 0.5, 0.5, min_pos_iou=0.125).gt_index.tolist() == [1]
+    assert match_by_iou(low, 0.5, 0.5, min_pos_iou=0.25).gt_index.tolist() == [0]
+    assert match_by_iou(low, 0.5, 0.5, min_pos_iou=0.26).gt_index.tolist() == [-1]
+
+
+@pytest.mark.parametrize("pos_iou_thr", [0.0, 0.5])
+def test_an_overlap_that_is_a_threshold_in_blocks(pos_iou_thr, monkeypatch):
+    """Where nothing overlaps, the first object is as good as any, and no other, in whatever blocks."""
+    monkeypatch.setattr(overlaps, "LEAST", 8)
+    corner = torch.arange(0.0, 2000.0, 10.0)
+    priors = torch.stack([corner, 0 * corner, corner + 10, 0 * corner + 10], dim=1)
+    gts = torch.tensor([[500.0, 0, 510, 5], [1000, 0, 1010, 5], [0, 0, 10, 5]])
+    with limit_memory(2000):
+        found = max_iou(priors, gts, pos_iou_thr, 0.3, match_low_quality=False)
+    rest = 0 if pos_iou_thr == 0 else -1
+    expected = torch.full((200,), rest)
+    expected[[50, 100, 0]] = torch.tensor([0, 1, 2])
+    assert torch.equal(found.gt_index, expected)
+
+
+def test_thresholds_that_cross_are_told_once(recwarn):
+    inputs.told.clear()
+    for _ in range(2):
+        MaxIoUAssigner(0.5, 0.5)
+        MaxIoUAssigner(0.5, (0.1, 0.5))
+    assert not recwarn
+    for _ in range(2):
+        MaxIoUAssigner(0.3, 0.4)
+        MaxIoUAssigner(0.3, [0.1, 0.4])
+    (warning,) = recwarn
+    assert "MaxIoUAssigner: neg_iou_thr 0.4 is above pos_iou_thr 0.3" in str(warning.message)
+
+
+@pytest.mark.parametrize("on_device", ["0", "1"])
+def test_lists_of_images(on_device, monkeypatch):
+    """An image without objects, one without priors, one with regions among others without."""
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", on_device)
+    objects = OBJECTS[3]
+    priors = anchors(objects)[0]
+    pred, nothing = InstanceData(priors=priors), InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0).long())
+    few, none = InstanceData(priors=priors[::7]), InstanceData(priors=priors[:0])
+    regions = InstanceData(bboxes=torch.tensor([[0.0, 0.0, 120.0, 120.0]]))
+    preds, gts = [pred, few, none, pred], [objects.instances, objects.instances, objects.instances, nothing]
+    ignores = [None, regions, regions, regions]
+    for options in (dict(ignore_iof_thr=0.5), dict(ignore_iof_thr=0.5, perm_repeat_gt_cfg=dict(iou_thr=0.7))):
+        assigner = MaxIoUAssigner(0.5, 0.4, **options)
+        torch.manual_seed(0)
+        together = assigner.assign_batch(preds, gts, ignores)
+        torch.manual_seed(0)
+        for each, *fields in zip(together, preds, gts, ignores, strict=True):
+            alone = assigner.assign(*fields)
+            for name in ("gt_inds", "labels", "max_overlaps"):
+                assert torch.equal(getattr(each, name), getattr(alone, name))
+        assert (together[3].gt_inds == -1).any()
+    assert assigner.assign_batch([], []) == []
+
+
+def test_the_image_of_a_list_that_is_wrong_is_named(monkeypatch):
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", "1")
+    objects = OBJECTS[3]
+    preds = [InstanceData(priors=anchors(objects)[0]) for _ in range(3)]
+    preds[1].priors = preds[1].priors.clone()
+    preds[1].priors[5, 2] = float("nan")
+    metas = [dict(img_path=f"{number}.jpg") for number in range(3)]
+    assigner = MaxIoUAssigner(0.5, 0.4, on_nonfinite="raise")
+    with pytest.raises(ValueError, match=r"priors\[5, 2\] is nan.*\(image 1.jpg\)"):
+        assigner.assign_batch(preds, [objects.instances] * 3, None, metas)
+
+
+def test_repeated_boxes_are_drawn_again_where_they_would_be_too_far_or_inverted():
+    """Five times at most; every draw comes from torch's generator."""
+    box = torch.tensor([[10.0, 10.0, 60.0, 60.0]]).repeat(2, 1)
+    draws = []
+
+    def calculator(original, drawn):
+        draws.append(drawn)
+        return torch.full((len(original), len(drawn)), 0.96 if len(draws) < 4 else 0.98)
+
+    found = spread_repeated_boxes(box, calculator, iou_thr=0.97)
+    assert len(draws) == 4
+    assert torch.equal(found, draws[-1])
+    draws.clear()
+    spread_repeated_boxes(box, lambda *boxes: draws.append(boxes) or torch.zeros(1, 2), iou_thr=0.97)
+    assert len(draws) == 6
+    draws.clear()
+    spread_repeated_boxes(box, lambda *boxes: draws.append(boxes) or torch.full((1, 2), 0.9), iou_thr=0.9)
+    assert len(draws) == 1  # the first may be as far as the caller says
+    calls = []
+    thin = torch.tensor([[1000.0, 10.0, 1004.0, 60.0]]).repeat(2, 1)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        spread_repeated_boxes(thin, lambda *boxes: calls.append(boxes) or torch.ones(1, 2), iou_thr=0.0)
+    assert len(calls) > 10
+    assert all((drawn[:, 2:] > drawn[:, :2]).all() for _, drawn in calls)

@@ -124,3 +124,29 @@ def test_some_pairs():
     candidates, gts, whole = gather(7)
     rows = torch.tensor([[0, 5, 9]]).expand(len(gts), 3)
     assert torch.equal(overlaps_of_pairs(candidates[:, 0], gts, rows), whole[:, [0, 5, 9]])
+
+
+@pytest.mark.parametrize("reach", [0.0, 3.0, 40.0])
+def test_boxes_within_reach_are_kept(reach, monkeypatch):
+    """As for a calculator that sees boxes apart."""
+    monkeypatch.setattr(module, "LEAST", 8)
+    candidates, gts, _ = gather(8)
+    with limit_memory(500):
+        blocks = near_blocks(candidates, gts, 4, reach)
+    assert any(len(block.columns) < len(gts) for block in blocks)
+    for block in blocks:
+        own = candidates[block.rows, 0]
+        gap = torch.maximum(own[:, None, :2] - gts[:, 2:], gts[:, :2] - own[:, None, 2:]).amax(-1)  # below 0: they meet
+        assert set((gap <= reach).any(0).nonzero()[:, 0].tolist()) <= set(block.columns.tolist())
+
+
+def test_a_batch_of_images_whose_priors_have_several_boxes(monkeypatch):
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", "1")
+    scenes = [gather(seed, per_prior=3) for seed in (9, 10)]
+    candidates, gts = (torch.stack([scene[part] for scene in scenes]) for part in (0, 1))
+    with limit_memory(5000):
+        quality, first, best = best_ground_truths(overlap_table(candidates, gts, box_overlaps))
+    for image, (_, _, whole) in enumerate(scenes):
+        assert torch.equal(quality[image], whole.amax(0))
+        assert torch.equal(first[image], whole.argmax(0))
+        assert torch.equal(best[image].amax(-2), whole.amax(1))
