@@ -9,6 +9,7 @@ from mmengine.structures import InstanceData
 from scenes import anchors, drawn_objects
 from visdet_assigners import ATSSAssigner
 from visdet_assigners.assigners.atss import atss
+from visdet_assigners.functional import inputs
 from visdet_assigners.functional.boxes import box_iou
 
 OBJECTS = [objects for objects in drawn_objects() if len(objects.boxes)]
@@ -162,14 +163,6 @@ def test_alpha_needs_predictions():
         ATSSAssigner(9, alpha=0.8).assign(InstanceData(priors=priors), sizes, objects.instances)
 
 
-def test_predictions_without_alpha_are_noticed():
-    objects = OBJECTS[0]
-    priors, sizes = anchors(objects)
-    pred = InstanceData(priors=priors, bboxes=priors, scores=torch.zeros(len(priors), 8))
-    with pytest.warns(UserWarning, match="not used without alpha"):
-        ATSSAssigner(9).assign(pred, sizes, objects.instances)
-
-
 def test_numbers_that_mean_nothing_are_refused():
     with pytest.raises(ValueError, match="ATSSAssigner: topk is 0"):
         ATSSAssigner(0)
@@ -177,3 +170,44 @@ def test_numbers_that_mean_nothing_are_refused():
         ATSSAssigner(9, topk_per_location=True, num_anchors_per_location=0)
     with pytest.raises(ValueError, match="no effect without topk_per_location"):
         ATSSAssigner(9, num_anchors_per_location=9)
+
+
+def test_a_centre_lies_inside_by_more_than_a_hundredth_of_a_pixel():
+    """Of four priors around the border of an object, of the same IoU: their centres are 0, .01, .015 and 1 inside."""
+    gt = torch.tensor([[0.0, 0.0, 20.0, 20.0]])
+    for inside, positive in ((0.0, False), (0.0099, False), (0.015, True), (1.0, True)):
+        prior = torch.tensor([[inside - 4, 6.0, inside + 4, 14.0]])
+        assert (atss(prior, gt, [1], topk=1).gt_index == 0).item() == positive
+        mirrored = torch.tensor([[6.0, 20 - inside - 4, 14.0, 20 - inside + 4]])
+        assert (atss(mirrored, gt, [1], topk=1).gt_index == 0).item() == positive
+
+
+def test_candidates_of_one_iou_reach_their_threshold():
+    """They deviate from nothing; four squares in the corners of an object."""
+    corners = torch.tensor([[0.0, 0, 8, 8], [8, 0, 16, 8], [0, 8, 8, 16], [8, 8, 16, 16]])
+    found = atss(corners, torch.tensor([[0.0, 0.0, 16.0, 16.0]]), [4], topk=4)
+    assert found.gt_index.tolist() == [0, 0, 0, 0]
+    assert found.quality.tolist() == [0.25] * 4
+
+
+def test_nine_candidates_where_nothing_is_said():
+    """The paper's k: of twelve priors side by side the nine nearest are candidates, and lift the threshold alike."""
+    left = torch.arange(12.0) * 8
+    priors = torch.stack([left, 0 * left, left + 8, 0 * left + 8], dim=1)
+    gt = torch.tensor([[0.0, 0.0, 30.0, 8.0]])
+    results = {k: atss(priors, gt, [12], topk=k) for k in (4, 9, 12)}
+    assert torch.equal(atss(priors, gt, [12]).gt_index, results[9].gt_index)
+    assert not torch.equal(results[4].gt_index, results[9].gt_index)
+
+
+def test_predictions_without_alpha_are_told_once(recwarn):
+    inputs.told.clear()
+    gt = InstanceData(bboxes=torch.ones(0, 4), labels=torch.zeros(0).long())
+    boxes, scores = torch.zeros(1, 4), torch.zeros(1, 2)
+    for fields in (dict(), dict(scores=scores), dict(bboxes=boxes)):
+        ATSSAssigner(9).assign(InstanceData(priors=boxes, **fields), [1], gt)
+    assert not recwarn
+    for _ in range(2):
+        ATSSAssigner(9).assign(InstanceData(priors=boxes, scores=scores, bboxes=boxes), [1], gt)
+    (warning,) = recwarn
+    assert str(warning.message).startswith("ATSSAssigner: pred_instances has scores and bboxes, not used without alpha")

@@ -166,9 +166,9 @@ def test_level_sizes(anything):
     assert read(None, [0, 2, 2, 2]) == [1, 0, 3]
     with pytest.raises(ValueError, match="level_ids must ascend"):
         read(None, [0, 1, 0, 1])
-    with pytest.raises(ValueError, match=r"^Anything: num_level_priors is a Tensor, not a list of level sizes"):
+    with pytest.raises(ValueError, match=r"^Anything: num_level_priors must be a list of level sizes, got Tensor"):
         read(torch.tensor([1, 3]))
-    with pytest.raises(ValueError, match=r"^Anything: num_level_priors is a int, not a list"):
+    with pytest.raises(ValueError, match=r"^Anything: num_level_priors must be a list of level sizes, got int"):
         read(4)
     with pytest.raises(ValueError, match=r"sum\(num_level_priors\) is 5 but there are 4 priors"):
         read([1, 4])

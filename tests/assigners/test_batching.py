@@ -4,6 +4,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from mmengine.structures import InstanceData
 
 from assigners.cases import CASES
 from scenes import Objects, draw_boxes
@@ -107,3 +108,32 @@ def test_images_of_other_sizes_go_into_other_batches(device_path):
         results = assigner.assign_batch(preds, gts, ignores)
     assert sorted(len(call.args[0]) for call in at_once.call_args_list) == [2, 3]
     assert [len(result.gt_inds) for result in results] == [len(pred) for pred in preds]
+
+
+@pytest.mark.parametrize("regions", ["all", "some", "none"])
+def test_regions_of_all_images_of_some_or_of_none(regions, device_path):
+    assigner, (preds, gts, _), shared = batch("atss", counts=(5, 6, 7))
+    crowd = InstanceData(bboxes=torch.tensor([[0.0, 0.0, 160.0, 120.0]]))
+    ignores = [crowd if regions == "all" or (regions == "some" and number == 1) else None for number in range(3)]
+    with patch.object(assigner, "assign_images", wraps=assigner.assign_images) as at_once:
+        results = assigner.assign_batch(preds, gts, ignores, **shared)
+    assert at_once.call_count == 1
+    for mine, pred, gt, ignore in zip(results, preds, gts, ignores, strict=True):
+        alone = assigner.assign(pred, gt_instances=gt, gt_instances_ignore=ignore, **shared)
+        assert torch.equal(mine.gt_inds, alone.gt_inds)
+        assert (mine.gt_inds == -1).any() == (ignore is not None)
+
+
+@every_way
+@pytest.mark.parametrize("wrong", [0, 2])
+def test_the_image_that_is_wrong_is_named(name, wrong, device_path):
+    """Before anything is worked out: the others' numbers are of no use."""
+    assigner, (preds, gts, _), shared = batch(name, counts=(5, 6, 7))
+    assigner.on_nonfinite = "raise"
+    gts[wrong].bboxes = gts[wrong].bboxes.clone()
+    gts[wrong].bboxes[3, 1] = float("nan")
+    metas = [dict(img_path=f"{number}.jpg") for number in range(3)]
+    with pytest.raises(ValueError, match=rf"gt_instances.bboxes\[3, 1\] is nan.*\(image {wrong}.jpg\)"):
+        assigner.assign_batch(preds, gts, None, metas, **shared)
+    with pytest.raises(ValueError, match=r"lists of different lengths: \[3, 2\]"):
+        assigner.assign_batch(preds, gts[:2], **shared)

@@ -6,7 +6,6 @@ arXiv:2107.02963, section 3.2.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -292,11 +291,8 @@ class ATSSAssigner(OverlapMixin, BatchingAssigner):
                 self.fail(f"alpha is {self.alpha}, {text}")
             return {"priors": "boxes", "scores": "scores", "bboxes": "predicted"}
         if has_predictions:
-            warnings.warn(
-                "ATSSAssigner: pred_instances has scores and bboxes, which are not used without alpha; "
-                "set alpha for DDOD's measure",
-                stacklevel=5,
-            )
+            text = "pred_instances has scores and bboxes, not used without alpha; set alpha for DDOD's measure"
+            self.tell_once("predictions", text)
         return {"priors": "boxes"}
 
     def _quality_of(

@@ -356,7 +356,7 @@ class BaseAssigner(ABC):
                 self.fail("pred_instances.level_ids must ascend: one level after another")
             num_level_priors = level_ids.bincount().tolist()
         if isinstance(num_level_priors, Tensor) or not isinstance(num_level_priors, Sequence):
-            self.fail(f"num_level_priors is a {type(num_level_priors).__name__}, not a list of level sizes")
+            self.fail(f"num_level_priors must be a list of level sizes, got {type(num_level_priors).__name__}")
         if sum(num_level_priors) != num_priors:
             self.fail(
                 f"sum(num_level_priors) is {sum(num_level_priors)} but there are {num_priors} priors; "
