@@ -67,6 +67,9 @@ def test_defaults_of_functions_that_their_class_does_not_have():
 def test_the_scale_ranges_are_those_of_fcos():
     theirs = defaults(FCOSHead.__init__)["regress_ranges"]
     assert [tuple(min(end, 1e8) for end in ends) for ends in RANGES] == list(theirs)
+    ours = defaults(va.ScaleRangeAssigner.__init__)
+    assert ours["center_sample_radius"] == defaults(FCOSHead.__init__)["center_sample_radius"]
+    assert ours["strides"] == tuple(2**level for level in range(3, 8))  # P3 to P7
 
 
 def test_ascend_max_iou_and_multi_instance_have_the_defaults_of_max_iou():
