@@ -10,7 +10,8 @@ from visdet_assigners.functional.blocks import limit_memory, split
 from visdet_assigners.functional.lsap import linear_assignment
 from visdet_assigners.functional.overlaps import best_ground_truths, best_priors, table_of
 from visdet_assigners.functional.resolve import keep_best, last_claim, match_dynamic_k
-from visdet_assigners.functional.select import cheapest, dynamic_k, nearest_per_level
+from visdet_assigners.functional.select import cheapest, dynamic_k, largest_of_each, nearest_per_level
+from visdet_assigners.functional.ties import order_ties
 
 seeds = st.integers(0, 10**6)
 
@@ -183,3 +184,20 @@ def test_a_candidate_whose_cost_overflows_is_still_cheaper_than_what_is_none(way
     )
     assert gt_index.tolist() == [-1] * (len(candidates) - 1) + [0]
     assert quality.tolist() == [0] * (len(candidates) - 1) + [0.5]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_largest_of_each_owner(count):
+    """Rows of an owner that has fewer are followed by the number of values, which is none of them."""
+    values, owners = torch.tensor([5.0, 1.0, 7.0, 5.0, 2.0]), torch.tensor([1, 3, 1, 1, 0])
+    for by_index in (True, False):
+        with order_ties(by_index):
+            found = largest_of_each(values, owners, 4, count)
+        expected = torch.tensor([[4, 5, 5], [2, 0, 3], [5, 5, 5], [1, 5, 5]])
+        if by_index:
+            assert torch.equal(found, expected[:, :count])
+        assert torch.equal(values_of(found, values), values_of(expected[:, :count], values))
+
+
+def values_of(rows, values):
+    return torch.cat([values, torch.tensor([float("-inf")])])[rows]

@@ -30,6 +30,19 @@ def test_equal_entries_have_equal_results(count):
     assert torch.equal(evenly(lambda values: values + 1, grid), grid + 1)
 
 
+def test_wherever_they_stand_in_a_row_of_any_length():
+    """Without it the last ones of these rows round by other instructions than the first."""
+    differ = False
+    for value in torch.linspace(-6, 6, 301):
+        for count in range(REGISTER - 3, REGISTER + 9):
+            row = value.repeat(count)
+            found = evenly(torch.sigmoid, row)
+            assert (found == found[0]).all()
+            differ |= bool((torch.sigmoid(row) != torch.sigmoid(row)[0]).any())
+    if torch.backends.cpu.get_cpu_capability() != "DEFAULT":
+        assert differ
+
+
 def test_entries_fill_registers_on_a_cpu_alone(monkeypatch):
     seen = []
     for compiles in (False, True):
