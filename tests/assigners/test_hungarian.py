@@ -11,6 +11,7 @@ from scenes import Objects, draw_boxes, logits, proposals
 from visdet_assigners import HungarianAssigner, MaskHungarianAssigner, TopkHungarianAssigner
 from visdet_assigners.assigners.hungarian import hungarian
 from visdet_assigners.functional.blocks import limit_memory
+from visdet_assigners.match_costs import BaseMatchCost
 from visdet_assigners.testing.measure import OperatorCounter
 
 META = dict(img_shape=(100, 200), img_path="street.jpg")
@@ -291,3 +292,93 @@ def test_the_image_of_a_batch_whose_costs_are_not_finite_is_named(monkeypatch):
     preds[3].bboxes = preds[3].bboxes.index_fill(0, torch.tensor([7]), float("nan"))
     with pytest.raises(ValueError, match=r"bboxes\[7, 0\] is nan.*\(image road.jpg\)"):
         HungarianAssigner(DINO).assign_batch(preds, gts, None, metas)
+
+
+every_way = pytest.mark.parametrize("way", ["0", "1"])
+BOTH = pytest.mark.parametrize(
+    "make", [lambda: HungarianAssigner(DINO), lambda: TopkHungarianAssigner(2)], ids=["one", "topk"]
+)
+
+
+@every_way
+@BOTH
+def test_a_batch_is_the_loop(make, way, monkeypatch):
+    """With an image without objects, one without predictions, and images of other sizes."""
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", way)
+    images = [*IMAGES, (IMAGES[0][0][:0], *IMAGES[0][1:]), image(0, 2, num_preds=33)]
+    images = [(pred.clone(), gt, meta) for pred, gt, meta in images]
+    images[4][0].scores = images[4][0].scores.double()  # of another type: it goes by itself, and is made alike
+    for pred, _, _ in images:
+        pred.scores = pred.scores.sigmoid()
+    preds, gts, metas = map(list, zip(*images))
+    results = make().assign_batch(preds, gts, None, metas)
+    for mine, (pred, gt, meta) in zip(results, images, strict=True):
+        fields = (
+            (pred.scores, pred.bboxes, gt.bboxes, gt.labels)
+            if isinstance(make(), TopkHungarianAssigner)
+            else (pred, gt)
+        )
+        alone = make().assign(*fields, img_meta=meta)
+        assert torch.equal(mine.gt_inds, alone.gt_inds)
+        assert torch.equal(mine.labels, alone.labels)
+    assert sum(int((result.gt_inds > 0).sum()) for result in results) > 40
+
+
+@every_way
+@BOTH
+@pytest.mark.parametrize("wrong", ["labels", "bboxes", "img_shape"])
+def test_the_image_of_a_batch_that_is_wrong_is_named(make, wrong, way, monkeypatch):
+    """Before the device is waited for, also a label that would be no column of the scores."""
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", way)
+    preds, gts, metas = map(list, zip(*IMAGES))
+    metas = [dict(**meta, img_path=f"{number}.jpg") for number, meta in enumerate(metas)]
+    preds = [InstanceData(bboxes=pred.bboxes, scores=pred.scores.sigmoid()) for pred in preds]
+    gts[2] = InstanceData(bboxes=gts[2].bboxes.clone(), labels=gts[2].labels.clone())
+    assigner = make()
+    assigner.on_nonfinite = "raise"
+    if wrong == "img_shape":
+        metas[2]["img_shape"] = (0, 500)
+        said = r"img_meta\['img_shape'\] must be"
+    elif wrong == "labels":
+        gts[2].labels[4] = 7
+        said = r"gt_instances.labels\[4\] is 7 but scores have 7 classes"
+    else:
+        gts[2].bboxes[4, 2] = float("inf")
+        said = r"gt_instances.bboxes\[4, 2\] is inf"
+    with pytest.raises(ValueError, match=rf"{said}.*\(image 2.jpg\)"):
+        assigner.assign_batch(preds, gts, None, metas)
+
+
+class Strange(BaseMatchCost):
+    """A cost of one's own that is not finite though everything that it reads is."""
+
+    reads = ("bboxes", "bboxes")
+
+    def cost(self, pred_instances, gt_instances, img_meta):
+        return torch.full((len(pred_instances), len(gt_instances)), float("nan"))
+
+
+@every_way
+@pytest.mark.parametrize("own", [True, False], ids=["ours", "a function"])
+def test_a_cost_that_is_not_finite_by_itself_is_named(own, way, monkeypatch):
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", way)
+    cost = Strange() if own else lambda **_: torch.full((60, 4), float("nan"))
+    assigner = HungarianAssigner([DINO[1], cost])
+    pred, gt, meta = IMAGES[0]
+    with pytest.raises(ValueError, match=r"HungarianAssigner: (Strange|function)\[0, 0\] is nan.*\(image a.jpg\)"):
+        assigner.assign(pred, gt, img_meta=dict(**meta, img_path="a.jpg"))
+
+
+def test_the_size_of_an_image_is_asked_for_by_costs_that_need_it():
+    pred, gt, _ = IMAGES[0]
+    HungarianAssigner([dict(type="IoUCost")]).assign(pred, gt, img_meta=None)
+    for terms in ([dict(type="BBoxL1Cost")], [dict(type="IoUCost"), dict(type="BBoxL1Cost")]):
+        with pytest.raises(ValueError, match=r"img_meta\['img_shape'\] must be"):
+            HungarianAssigner(terms).assign(pred, gt, img_meta={})
+
+
+def test_bytes_of_an_image():
+    """Eight matrices of the costs, and of the largest field."""
+    pred, gt, meta = IMAGES[0]
+    fields = HungarianAssigner(DINO)._fields((pred, gt, meta), 4)
+    assert fields.bytes_of(5) == 8 * (4 * 60 * 5 + pred.scores.nbytes)
