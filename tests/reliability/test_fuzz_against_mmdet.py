@@ -80,6 +80,15 @@ EXPLAINED = {
     ),
     "e": (Trial("PointAssigner", {"pos_num": 3}, {"priors": POINTS}, OBJECTS), [differences.FEW_POINTS]),
     "l": (Trial("PointAssigner", {"pos_num": 1}, {"priors": POINTS}, FLAT), [differences.NO_AREA]),
+    "few queries, labels of another type": (
+        Trial(
+            "TopkHungarianAssigner",
+            {"topk": 4},
+            {"scores": torch.tensor([[0.9, 0.2, 0.1]]), "bboxes": torch.tensor([[-1.0, -5.0, 0.0, 5.0]])},
+            {"bboxes": torch.tensor([[-2.0, -2.0, 2.0, 2.0]]).repeat(2, 1), "labels": torch.zeros(2, dtype=torch.int32)},
+        ),
+        [differences.FEW_QUERIES, differences.LABELS],
+    ),
     "from afar": (
         Trial(
             "UniformAssigner",

@@ -209,7 +209,7 @@ def once(trial: Trial, result: Result) -> Result:
 
 def match_every_query(trial: Trial, result: Result) -> Result:
     """What mmdet's HungarianAssigner decides by the costs of TopkHungarian, which itself matches nothing."""
-    pred, gt, _ = trial.instances
+    pred, gt, _ = whole_labels(trial).instances
     costs = [("FocalLossCost", 2.0), ("BBoxL1Cost", 5.0), ("IoUCost", 2.0)]
     with DefaultScope.overwrite_default_scope("mmdet"):
         assigner = theirs.HungarianAssigner([dict(type=kind, weight=weight) for kind, weight in costs])
