@@ -41,10 +41,10 @@ def theirs_on(cost, scores, labels, **more):
 def test_costs_of_classes(logits, repeats):
     labels = LABELS.repeat(repeats)
     assert torch.equal(focal_cost(logits, labels), theirs_on(theirs.FocalLossCost(), logits, labels))
-    options = dict(alpha=0.6, gamma=1.5, eps=1e-6)
-    assert torch.equal(
-        focal_cost(logits, labels, **options), theirs_on(theirs.FocalLossCost(**options), logits, labels)
-    )
+    for gamma in (1.5, 3.0):
+        options = dict(alpha=0.6, gamma=gamma, eps=1e-6)
+        expected = theirs_on(theirs.FocalLossCost(**options), logits, labels)
+        assert torch.equal(focal_cost(logits, labels, **options), expected)
     assert torch.equal(softmax_cost(logits, labels), theirs_on(theirs.ClassificationCost(), logits, labels))
 
 
