@@ -94,6 +94,39 @@ def test_a_broken_number_is_no_label():
     assert label_fault(torch.tensor([0, 0.5]), 3, "labels").text == "labels[1] is 0.5; a whole number is expected"
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "index"),
+    [
+        ("boxes", [[1.0, 1, 1, 1], [3, 0, 2, 9]], (1,)),
+        ("boxes", [[1.0, 1, 1, 1, 9], [0, 3, 2, 1, 9]], (1,)),
+        ("boxes", [[LARGEST, 0, LARGEST, 0], [0, 1.1 * LARGEST, 0, 1.2 * LARGEST]], (1, 1)),
+        ("predicted", [[-LARGEST, 9, 0, 0], [0, 0, 0, -1.1 * LARGEST]], (1, 3)),
+        ("points", [[0.0, 0, 1], [-1, 0, 0]], (1,)),
+        ("strided", [[0.0, 0, 1, 1], [-1, 0, 0.5, 0]], (1,)),
+        ("probabilities", [[0.0, 1], [0.5, 1.1]], (1, 1)),
+        ("probabilities", [[0.0, 1], [0.5, -0.1]], (1, 1)),
+        ("scores", [[0.0, 1], [9, NAN]], (1, 1)),
+        ("scores", [3.0, INF], (1,)),
+    ],
+)
+def test_the_first_that_is_wrong_is_named(kind, value, index):
+    """Not those before it that are as large, as flat or as fine as is allowed."""
+    value = torch.tensor(value)
+    assert fault_in(value, kind, "field").index == index
+    assert fault_in(value[:1], kind, "field") is None
+
+
+def test_when_training_has_diverged():
+    ending = "; all rows: training has diverged"
+    assert fault_in(torch.full((2, 4), NAN), "predicted", "pred_instances.bboxes").text.endswith(ending)
+    assert not fault_in(torch.full((1, 4), NAN), "predicted", "pred_instances.bboxes").text.endswith(ending)
+
+
+def test_rows_are_shown_with_four_decimals():
+    fault = fault_in(torch.tensor([[0.123456, 0, 0, 1]]), "boxes", "boxes")
+    assert fault.text.startswith("boxes[0] is [0.1235, 0.0, 0.0, 1.0]")
+
+
 # A call.
 
 
@@ -221,3 +254,5 @@ def test_a_point_without_a_stride_gets_the_least_that_there_is(wrong):
 def test_the_largest_stride_is_one():
     points = torch.tensor([[1.0, 2, LARGEST]])
     assert without_rows(points, "points", torch.tensor([False]), AWAY)[0, 2] == LARGEST
+    points = torch.tensor([[1.0, 2, LARGEST], [3, 4, 8]])
+    assert without_rows(points, "points", torch.tensor([True, True]), AWAY)[:, 2].tolist() == [LARGEST, 8]
