@@ -101,3 +101,17 @@ def test_shapes_are_named():
     with pytest.raises(ValueError, match=r"lists of different lengths: \[2, 1\]"):
         AscendMaxIoUAssigner(0.5, 0.4).assign([InstanceData(priors=torch.zeros(1, 4))] * 2, [SCENES[0].instances])
     assert AscendMaxIoUAssigner(0.5, 0.4).assign([], []) == []
+
+
+def test_repeated_boxes_are_spread_in_single_images_alone():
+    assigner = AscendMaxIoUAssigner(0.5, 0.4, perm_repeat_gt_cfg=dict(iou_thr=0.7))
+    with pytest.raises(ValueError, match=r"^AscendMaxIoUAssigner: perm_repeat_gt_cfg is for single images"):
+        assigner.assign(torch.zeros(1, 2, 4), torch.zeros(1, 2, 4))
+
+
+@pytest.mark.parametrize(
+    ("gts", "said"), [(torch.zeros(2, 4), r"\(2, 4\)"), (torch.zeros(1, 0, 4), r"\(1, 0, 4\)"), ([[1.0]], "list")]
+)
+def test_what_was_given_in_place_of_a_padded_batch(gts, said):
+    with pytest.raises(ValueError, match=rf"batch_gt_bboxes must have shape \(images, boxes, 4\).*, got {said}$"):
+        AscendMaxIoUAssigner(0.5, 0.4).assign_padded(torch.zeros(1, 2, 4), gts)

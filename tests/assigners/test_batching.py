@@ -90,9 +90,9 @@ def test_a_cpu_takes_images_one_by_one(name):
         assert len(assigner.assign_batch(*inputs, **shared)) == len(COUNTS)
 
 
-def test_images_are_taken_one_by_one_where_a_calculator_compares_all_pairs(device_path):
-    _, inputs, shared = batch("atss")
-    made = ATSSAssigner(9)
+@pytest.mark.parametrize("name", ["atss", "tood"])
+def test_images_are_taken_one_by_one_where_a_calculator_compares_all_pairs(name, device_path):
+    made, inputs, shared = batch(name)
     expected = made.assign_batch(*inputs, **shared)
     pairwise = made.iou_calculator
     made.iou_calculator = lambda boxes1, boxes2, mode="iou": pairwise(boxes1, boxes2, mode)
@@ -135,5 +135,11 @@ def test_the_image_that_is_wrong_is_named(name, wrong, device_path):
     metas = [dict(img_path=f"{number}.jpg") for number in range(3)]
     with pytest.raises(ValueError, match=rf"gt_instances.bboxes\[3, 1\] is nan.*\(image {wrong}.jpg\)"):
         assigner.assign_batch(preds, gts, None, metas, **shared)
+    if not name.startswith("atss"):  # with scores, of which a wrong label would be no column
+        assigner, (preds, gts, _), shared = batch(name, counts=(5, 6, 7))
+        assigner.on_nonfinite = "raise"
+        gts[wrong].labels = gts[wrong].labels.index_fill(0, torch.tensor([4]), 8)
+        with pytest.raises(ValueError, match=rf"labels\[4\] is 8 but scores have 8 classes.*\(image {wrong}.jpg\)"):
+            assigner.assign_batch(preds, gts, None, metas, **shared)
     with pytest.raises(ValueError, match=r"lists of different lengths: \[3, 2\]"):
         assigner.assign_batch(preds, gts[:2], **shared)

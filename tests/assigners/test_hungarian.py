@@ -250,6 +250,15 @@ def test_costs_of_many_images_are_those_of_each_to_the_last_bit(terms, budget, m
             assert (cost[:, expected.shape[1] :] == 0).all()
 
 
+def test_sizes_of_three_numbers_as_in_mmdet_2(monkeypatch):
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", "1")
+    images = [IMAGES[0], IMAGES[4]]
+    old = [(pred, gt, dict(img_shape=(*meta["img_shape"], 3))) for pred, gt, meta in images]
+    labels = [gt.labels for _, gt, _ in images]
+    ((_, costs),), ((_, expected),) = (HungarianAssigner(DINO).total_costs(some, labels) for some in (old, images))
+    assert torch.equal(costs, expected)
+
+
 def test_masks_and_five_costs_are_worked_out_image_by_image(monkeypatch):
     monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", "1")
     images = [IMAGES[0], IMAGES[4]]

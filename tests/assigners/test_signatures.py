@@ -80,6 +80,12 @@ def test_ascend_max_iou_and_multi_instance_have_the_defaults_of_max_iou():
 
 
 @pytest.mark.parametrize("name", ASSIGNERS)
+def test_what_all_assigners_take_is_off_or_left_to_the_package(name):
+    common = dict(memory_budget=None, compile=False, deterministic=None, on_nonfinite=None)
+    assert common.items() <= defaults(REGISTERED[name].__init__).items()
+
+
+@pytest.mark.parametrize("name", ASSIGNERS)
 def test_batches_have_the_defaults_of_one_image(name):
     one, many = defaults(REGISTERED[name].assign), defaults(REGISTERED[name].assign_batch)
     shared = one.keys() & many.keys()
