@@ -223,7 +223,7 @@ def set_constants(body: Sequence[ast.stmt], owner: Any, module: Any) -> None:
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
         if not isinstance(node, ast.Assign | ast.AnnAssign) or not isinstance(target, ast.Name) or node.value is None:
             continue
-        if not isinstance(getattr(owner, target.id, None), int | float | tuple):
+        if not isinstance(getattr(owner, target.id, None), int | float | tuple | dict):
             continue
         value, before = value_of(node.value, module), getattr(owner, target.id)
         if value == before:

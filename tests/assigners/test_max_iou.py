@@ -182,7 +182,7 @@ def test_an_overlap_that_is_a_threshold_in_blocks(pos_iou_thr, monkeypatch):
     corner = torch.arange(0.0, 2000.0, 10.0)
     priors = torch.stack([corner, 0 * corner, corner + 10, 0 * corner + 10], dim=1)
     gts = torch.tensor([[500.0, 0, 510, 5], [1000, 0, 1010, 5], [0, 0, 10, 5]])
-    with limit_memory(2000):
+    with limit_memory(100):
         found = max_iou(priors, gts, pos_iou_thr, 0.3, match_low_quality=False)
     rest = 0 if pos_iou_thr == 0 else -1
     expected = torch.full((200,), rest)

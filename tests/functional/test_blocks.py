@@ -47,7 +47,7 @@ def test_blocks_of_single_bytes():
         assert sizes(CACHE, bytes_each=1) == [CACHE]
 
 
-def test_a_compiler_gets_one_block(monkeypatch):
+def test_what_is_traced_has_one_block(monkeypatch):
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     assert static_shapes(CPU)
     with limit_memory(10):
