@@ -169,12 +169,15 @@ def test_numbers_that_mean_nothing_are_refused():
     with pytest.raises(ValueError, match="num_anchors_per_location is 0"):
         ATSSAssigner(9, topk_per_location=True, num_anchors_per_location=0)
     with pytest.raises(ValueError, match="no effect without topk_per_location"):
-        ATSSAssigner(9, num_anchors_per_location=9)
+        ATSSAssigner(9, num_anchors_per_location=2)
 
 
 def test_a_centre_lies_inside_by_more_than_a_hundredth_of_a_pixel():
     """Of four priors around the border of an object, of the same IoU: their centres are 0, .01, .015 and 1 inside."""
     gt = torch.tensor([[0.0, 0.0, 20.0, 20.0]])
+    for inside, positive in ((0.0, False), (0.01, False), (0.015, True)):
+        prior = torch.tensor([[0.0, 6.0, 2 * inside, 14.0]])  # its centre is exact
+        assert (atss(prior, gt, [1], topk=1).gt_index == 0).item() == positive
     for inside, positive in ((0.0, False), (0.0099, False), (0.015, True), (1.0, True)):
         prior = torch.tensor([[inside - 4, 6.0, inside + 4, 14.0]])
         assert (atss(prior, gt, [1], topk=1).gt_index == 0).item() == positive
@@ -188,6 +191,13 @@ def test_candidates_of_one_iou_reach_their_threshold():
     found = atss(corners, torch.tensor([[0.0, 0.0, 16.0, 16.0]]), [4], topk=4)
     assert found.gt_index.tolist() == [0, 0, 0, 0]
     assert found.quality.tolist() == [0.25] * 4
+
+
+def test_two_candidates_never_reach_their_threshold():
+    """Mean and standard deviation of two are above the larger, unless they are equal."""
+    priors = torch.tensor([[0.0, 0, 8, 8], [0, 0, 8, 6]])
+    assert atss(priors, torch.tensor([[0.0, 0.0, 8.0, 8.0]]), [2]).gt_index.tolist() == [-1, -1]
+    assert atss(priors[[0, 0]], torch.tensor([[0.0, 0.0, 8.0, 8.0]]), [2]).gt_index.tolist() == [0, 0]
 
 
 def test_nine_candidates_where_nothing_is_said():

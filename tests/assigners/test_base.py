@@ -178,6 +178,8 @@ def test_regions_are_off_unless_a_threshold_is_set(anything):
     anything.build_calculator(None)
     assert anything.ignore_iof_thr == -1
     assert anything.ignored_priors(BOXES, BOXES) is None
+    anything.ignore_iof_thr = 0.0
+    assert anything.ignored_priors(BOXES, BOXES) is None
     anything.ignore_iof_thr = 0.5
     regions = torch.tensor([[0.0, 0.0, 10.0, 100.0]])
     assert anything.ignored_priors(BOXES, regions).tolist() == [True, False, False]  # half of the second, not more

@@ -171,6 +171,26 @@ def test_tensors_as_in_mmdet_2_equal_instances(num_preds, num_gts, with_scores):
     assert (expected.gt_inds > 0).sum() == min(num_preds, num_gts)
 
 
+def test_both_forms_are_told_apart():
+    """By the second argument, the number of them, and the name of the second."""
+    g = torch.Generator().manual_seed(3)
+    scores, masks, labels = torch.randn(5, 4, generator=g), torch.randn(5, 3, 3, generator=g), torch.tensor([2, 0])
+    targets = (torch.randn(2, 3, 3, generator=g) > 0).float()
+    pred, gt = InstanceData(scores=scores, masks=masks), InstanceData(labels=labels, masks=targets)
+    assigner = MaskHungarianAssigner()
+    expected = assigner.assign(pred, gt, META).gt_inds
+    for result in (
+        assigner.assign(pred, gt_instances=gt, img_meta=META),
+        assigner.assign(scores, masks, gt_labels=labels, gt_mask=targets, img_meta=META),
+        assigner.assign(scores, masks, labels, targets, META),
+        assigner.assign(scores, mask_pred=masks, gt_labels=labels, gt_mask=targets, img_meta=META),
+    ):
+        assert torch.equal(result.gt_inds, expected)
+    for args in ((scores, None, labels, targets), (scores, [], labels, targets)):
+        with pytest.raises(ValueError, match="mask_pred must be a tensor"):
+            assigner.assign(*args, img_meta=META)
+
+
 def test_wrong_tensors_are_named():
     pred, gt = points_in_masks()
     assigner = MaskHungarianAssigner(*MASK_COSTS)
@@ -376,6 +396,40 @@ def test_a_cost_that_is_not_finite_by_itself_is_named(own, way, monkeypatch):
     pred, gt, meta = IMAGES[0]
     with pytest.raises(ValueError, match=r"HungarianAssigner: (Strange|function)\[0, 0\] is nan.*\(image a.jpg\)"):
         assigner.assign(pred, gt, img_meta=dict(**meta, img_path="a.jpg"))
+
+
+class Large(Strange):
+    """Finite, but not when it is added to itself."""
+
+    def cost(self, pred_instances, gt_instances, img_meta):
+        return torch.full((len(pred_instances), len(gt_instances)), 3e38)
+
+
+@every_way
+def test_a_sum_that_is_not_finite_is_told(way, monkeypatch):
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", way)
+    metas = [dict(img_shape=(240, 320), img_path=f"{number}.jpg") for number in range(2)]
+    preds, gts = [IMAGES[0][0], IMAGES[4][0]], [IMAGES[1][1], IMAGES[4][1]]
+    with pytest.raises(ValueError, match=r"the costs of problem 1 of 2 contain invalid numeric.*\(image 1.jpg\)$"):
+        HungarianAssigner([Large(), Large()]).assign_batch(preds, gts, None, metas)
+
+
+class Asking(Strange):
+    """Reads a field that one image doesn't have."""
+
+    def cost(self, pred_instances, gt_instances, img_meta):
+        return self.read(pred_instances, "pred_instances", "angles") - gt_instances.labels
+
+
+@every_way
+def test_the_image_that_lacks_a_field_of_a_cost_is_named(way, monkeypatch):
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", way)
+    metas = [dict(img_shape=(240, 320), img_path=f"{number}.jpg") for number in range(3)]
+    preds = [InstanceData(bboxes=BOXES, angles=torch.rand(3, 1)) for _ in range(3)]
+    del preds[1].angles
+    gts = [InstanceData(bboxes=BOXES, labels=torch.tensor([0, 1, 2])) for _ in range(3)]
+    with pytest.raises(ValueError, match=r"Asking: pred_instances.angles must be a tensor.*\(image 1.jpg\)$"):
+        HungarianAssigner([Asking()]).assign_batch(preds, gts, None, metas)
 
 
 def test_the_size_of_an_image_is_asked_for_by_costs_that_need_it():

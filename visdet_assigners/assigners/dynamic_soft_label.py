@@ -15,7 +15,7 @@ from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
 from visdet_assigners.assigners.memory import within_memory
 from visdet_assigners.assigners.sim_ota import any_ground_truth, match_candidates
 from visdet_assigners.assignment import Assignment, AssignResult, all_negative, to_assign_result
-from visdet_assigners.functional.boxes import border_distance, box_area, box_center, box_iou
+from visdet_assigners.functional.boxes import border_distance, box_center, box_iou
 from visdet_assigners.functional.costs import soft_label_cost, soft_label_terms
 from visdet_assigners.functional.inputs import Policy
 from visdet_assigners.functional.masks import center_of_mass
@@ -69,7 +69,7 @@ def dynamic_soft_label(
     center_x, center_y = box_center(gts) if centers is None else centers.unbind(1)
 
     def inside(block: Tensor) -> Tensor:
-        return ((border_distance(x, y, block[:, None]) > 0) & (box_area(block)[:, None] > 0)).any(dim=0)
+        return (border_distance(x, y, block[:, None]) > 0).any(dim=0)  # which nothing is in a box of no area
 
     def costs(rows: Tensor | slice) -> tuple[Callable[[slice], Tensor], Callable[[slice, Tensor], Tensor]]:
         own_logits, own_boxes = logits[rows], boxes[rows]
