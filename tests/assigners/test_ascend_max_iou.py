@@ -115,3 +115,14 @@ def test_repeated_boxes_are_spread_in_single_images_alone():
 def test_what_was_given_in_place_of_a_padded_batch(gts, said):
     with pytest.raises(ValueError, match=rf"batch_gt_bboxes must have shape \(images, boxes, 4\).*, got {said}$"):
         AscendMaxIoUAssigner(0.5, 0.4).assign_padded(torch.zeros(1, 2, 4), gts)
+
+
+@pytest.mark.parametrize("with_valid", [True, False])
+def test_regions_and_priors_that_do_not_count(with_valid):
+    """The first prior lies on the object, the second too but doesn't count, the third lies in a region."""
+    priors = torch.tensor([[[0.0, 0, 9, 9], [0, 0, 10, 10], [20, 20, 30, 30], [50, 50, 60, 60]]])
+    gts, regions = torch.tensor([[[0.0, 0, 10, 10]]]), torch.tensor([[[15.0, 15, 35, 35]]])
+    valid = torch.tensor([[1.0, 0, 1, 1]]) if with_valid else None
+    result = AscendMaxIoUAssigner(0.5, 0.4, ignore_iof_thr=0.5).assign(priors, gts, regions, None, valid)
+    assert result.batch_pos_mask.tolist() == [[1, 0 if with_valid else 1, 0, 0]]
+    assert result.batch_neg_mask.tolist() == [[0, 0, 0, 1]]

@@ -191,6 +191,21 @@ def test_instances_whose_overlaps_are_as_large_as_those_of_crowds():
     assert found(0.25, 0.125) == (0, 0.25, 0)
 
 
+def test_the_flag_between_the_thresholds_is_the_class_plus_one():
+    """As mmdet has it, whose head takes it for foreground where it is 1."""
+    pred = Instances(priors=torch.tensor([[0.0, 0.0, 16.0, 7.0]]))
+    assigner = va.MultiInstanceAssigner(1, pos_iou_thr=0.5, neg_iou_thr=0.3)
+    result = assigner.assign(pred, Instances(bboxes=BOX, labels=LABELS))
+    assert result.labels[0].tolist() == [2]
+
+
+def test_sides_of_less_than_a_millionth_of_a_pixel():
+    """They count as that: the point 3 pixels across is 3e6 sides away, the one 4 pixels down 2e6."""
+    gt = torch.tensor([[0.0, 0.0, 5e-7, 2e-6]])
+    points = torch.tensor([[3.0, 0.0, 8.0], [0.0, 4.0, 8.0]])
+    assert point(points, gt, [2], pos_num=1).gt_index.tolist() == [-1, 0]
+
+
 # ------------------------------------------------------------------------------------------------------------ costs
 
 

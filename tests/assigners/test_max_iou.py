@@ -212,7 +212,8 @@ def test_lists_of_images(on_device, monkeypatch):
     pred, nothing = InstanceData(priors=priors), InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0).long())
     few, none = InstanceData(priors=priors[::7]), InstanceData(priors=priors[:0])
     regions = InstanceData(bboxes=torch.tensor([[0.0, 0.0, 120.0, 120.0]]))
-    preds, gts = [pred, few, none, pred], [objects.instances, objects.instances, objects.instances, nothing]
+    twice = InstanceData(bboxes=objects.boxes.repeat(2, 1), labels=objects.labels.repeat(2))
+    preds, gts = [pred, few, none, pred], [twice, twice, objects.instances, nothing]
     ignores = [None, regions, regions, regions]
     for options in (dict(ignore_iof_thr=0.5), dict(ignore_iof_thr=0.5, perm_repeat_gt_cfg=dict(iou_thr=0.7))):
         assigner = MaxIoUAssigner(0.5, 0.4, **options)
@@ -225,6 +226,8 @@ def test_lists_of_images(on_device, monkeypatch):
                 assert torch.equal(getattr(each, name), getattr(alone, name))
         assert (together[3].gt_inds == -1).any()
     assert assigner.assign_batch([], []) == []
+    (alone,) = MaxIoUAssigner(0.5, 0.4).assign_batch([pred], [twice])
+    assert torch.equal(alone.gt_inds, MaxIoUAssigner(0.5, 0.4).assign(pred, twice).gt_inds)
 
 
 def test_the_image_of_a_list_that_is_wrong_is_named(monkeypatch):
@@ -264,3 +267,6 @@ def test_repeated_boxes_are_drawn_again_where_they_would_be_too_far_or_inverted(
         spread_repeated_boxes(thin, lambda *boxes: calls.append(boxes) or torch.ones(1, 2), iou_thr=0.0)
     assert len(calls) > 10
     assert all((drawn[:, 2:] > drawn[:, :2]).all() for _, drawn in calls)
+    flat, calls = torch.tensor([[10.0, 10.0, 10.0, 60.0]]).repeat(2, 1), []
+    spread_repeated_boxes(flat, lambda *boxes: calls.append(boxes) or torch.ones(1, 2), iou_thr=0.0, perm_range=0.0)
+    assert all((drawn[:, 2:] > drawn[:, :2]).all() for _, drawn in calls)  # a side of 0 doesn't count as upright

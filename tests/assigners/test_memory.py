@@ -3,9 +3,13 @@
 import json
 import subprocess
 import sys
+import warnings
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from visdet_assigners.assigners.memory import moved, within_memory
 from visdet_assigners.functional.blocks import checked_budget, limit_memory, memory_budget, set_memory_budget
 
 RUN = """
@@ -69,3 +73,54 @@ def test_a_budget_is_a_positive_number_of_bytes(budget, monkeypatch):
     monkeypatch.setenv("VISDET_ASSIGNERS_MEMORY_BUDGET", str(budget))
     with pytest.raises(ValueError, match="positive number of bytes"):
         memory_budget()
+
+
+class Full:
+    """Its work fits no device before its blocks are as small as it says."""
+
+    deterministic = memory_budget = None
+    told_of_memory = False
+
+    def __init__(self, fits):
+        self.fits, self.tried = fits, []
+
+    @within_memory
+    def assign(self, boxes):
+        self.tried.append(memory_budget())
+        if memory_budget() > self.fits and len(self.tried) < 6:
+            raise torch.cuda.OutOfMemoryError
+        return boxes
+
+
+@pytest.mark.parametrize(
+    ("budget", "fits", "tried"),
+    [
+        (4, 9, [4]),
+        (4, 2, [4, 2]),
+        (4, 1, [4, 2, 1]),
+        (4, 0.5, [4, 2, 1, 4, ]),  # on the CPU, in blocks as large as in the beginning
+        (0.5, 0.1, [0.5, 0.5]),
+    ],
+)  # fmt: skip
+def test_half_the_budget_on_a_full_device(budget, fits, tried):
+    """In megabytes; smaller blocks than one free nothing that matters."""
+    full = Full(fits * 2**20)
+    with limit_memory(int(budget * 2**20)), warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            full.tried.clear()
+            if tried[-1] == tried[0] and len(tried) > 1:
+                full.tried += [0] * (6 - len(tried))  # the CPU has room
+            assert full.assign(torch.ones(2)).tolist() == [1, 1]
+            assert [round(each / 2**20, 3) for each in full.tried if each] == tried
+    assert len(said) == (len(tried) > 1)
+
+
+def test_whatever_holds_tensors_is_copied_to_another_device():
+    boxes = torch.zeros(2, 4)
+    instances = SimpleNamespace(boxes=boxes, name="a", more=[boxes, {"inner": (boxes, 3)}], kind=SimpleNamespace)
+    there = moved(instances, "meta")
+    (first, second), kind = there.more, there.kind
+    assert {each.device.type for each in (there.boxes, first, second["inner"][0])} == {"meta"}
+    assert (there.name, second["inner"][1], kind) == ("a", 3, SimpleNamespace)
+    assert instances.boxes.device.type == "cpu"

@@ -33,3 +33,28 @@ def test_a_box_of_no_area_takes_nothing(flat):
     alone = RegionAssigner().assign(pred, InstanceData(bboxes=boxes[1:], labels=torch.tensor([1])), *call).gt_inds
     assert (alone > 0).any()
     assert torch.equal(both, alone + (alone > 0))
+
+
+def one(boxes, border=None, sizes=(1,)):
+    """One anchor, around (8, 8), in an image of 16 x 20."""
+    pred = InstanceData(priors=torch.tensor([[0.0, 0.0, 16.0, 16.0]]), valid_flags=torch.tensor([True]))
+    gt = InstanceData(bboxes=torch.tensor(boxes).view(-1, 4), labels=torch.zeros(len(boxes)).long())
+    more = () if border is None else (None, border)
+    return RegionAssigner().assign(pred, gt, dict(img_shape=(20, 16)), [(2, 2)], list(sizes), 2, [8], *more).gt_inds
+
+
+def test_one_anchor():
+    """That reaches to the border of the image, which is one pixel too far unless that is allowed."""
+    assert one([[0.0, 0.0, 16.0, 16.0]], border=1).tolist() == [1]
+    assert one([[0.0, 0.0, 16.0, 16.0]], border=0).tolist() == [-1]
+    assert one([[0.0, 0.0, 16.0, 16.0]]).tolist() == [-1]
+    assert one([], border=1).tolist() == [0]
+
+
+def test_an_object_of_less_than_a_pixel_takes_the_anchor_that_it_meets():
+    assert one([[7.6, 7.6, 8.4, 8.4]], border=1).tolist() == [1]
+
+
+def test_level_sizes_that_do_not_fit_are_named():
+    with pytest.raises(ValueError, match=r"RegionAssigner: sum\(num_level_anchors\) is 5 but there are 1 priors"):
+        one([[0.0, 0.0, 16.0, 16.0]], sizes=(2, 3))

@@ -8,7 +8,7 @@ import pytest
 from mmdet.models.dense_heads import FCOSHead
 
 import visdet_assigners as va
-from visdet_assigners.assigners.scale_range import RANGES
+from visdet_assigners.assigners import scale_range
 from visdet_assigners.registry import REGISTERED
 
 MMDET = {name: getattr(mmdet.models.task_modules, name, None) for name in REGISTERED}
@@ -66,8 +66,9 @@ def test_defaults_of_functions_that_their_class_does_not_have():
 
 def test_the_scale_ranges_are_those_of_fcos():
     theirs = defaults(FCOSHead.__init__)["regress_ranges"]
-    assert [tuple(min(end, 1e8) for end in ends) for ends in RANGES] == list(theirs)
     ours = defaults(va.ScaleRangeAssigner.__init__)
+    for ranges in (ours["regress_ranges"], scale_range.RANGES):
+        assert [tuple(min(end, 1e8) for end in ends) for ends in ranges] == list(theirs)
     assert ours["center_sample_radius"] == defaults(FCOSHead.__init__)["center_sample_radius"]
     assert ours["strides"] == tuple(2**level for level in range(3, 8))  # P3 to P7
 

@@ -89,6 +89,16 @@ def waits_of(subject, scene):
     return counter.waits.total()
 
 
+@pytest.mark.parametrize("code", ["TA", "SO", "DS", "HU", "TH"])
+def test_what_would_break_the_work_is_told_before_it(code, monkeypatch):
+    """A label that is no column of the scores."""
+    monkeypatch.setenv(DEVICE_PATH, "1")
+    va.set_on_nonfinite("raise")
+    subject = next(each for each in SUBJECTS if each.code == code)
+    with pytest.raises(va.AssignerInputError, match=r"labels\[\d\] is \d+ but scores have"):
+        subject.assign(spoilt(subject, "D01"))
+
+
 @every_assigner
 def test_raising_costs_one_wait_on_a_device(subject, monkeypatch):
     monkeypatch.setenv(DEVICE_PATH, "1")
