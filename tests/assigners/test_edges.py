@@ -96,6 +96,26 @@ def test_the_border_of_task_aligned_is_a_hundredth_of_a_pixel_wide(device_path):
             assert (found.gt_index == 0).item() == positive
 
 
+@every_way
+def test_what_is_not_inside_takes_no_place_among_the_candidates(device_path):
+    """In YOLOv8's order: the better one lies on the border, and the only place goes to the other."""
+    priors = torch.tensor([[0.0, 6.0, 0.02, 14.0], [4.0, 4.0, 12.0, 12.0]])
+    predicted = torch.cat([BOX, BOX - torch.tensor([0, 0, 2, 0])])
+    both = SCORES.repeat(2, 1)
+    for order, taken in (("inside_then_topk", [-1, 0]), ("topk_then_inside", [-1, -1])):
+        found = task_aligned(priors, BOX, LABELS, predicted, both, topk=1, candidate_order=order)
+        assert found.gt_index.tolist() == taken
+
+
+@every_way
+def test_points_near_an_object_of_no_area_are_no_candidates(device_path):
+    """Of SimOTA, which takes points around centres, too."""
+    gts = torch.tensor([[50.0, 50.0, 50.0, 60.0], [0.0, 0.0, 4.0, 4.0]])
+    points = torch.tensor([[50.0, 55.0, 8.0, 8.0]])
+    found = sim_ota(points, gts, torch.tensor([0, 1]), gts[:1], SCORES, center_radius=0.5)
+    assert found.gt_index.tolist() == [-1]
+
+
 def test_a_centre_on_the_border_counts_as_outside():
     """MaxIoU's option for heads with centerness: up to a hundredth of a pixel inside."""
     for inside, kept in ((0.0, False), (0.01, False), (0.015, True)):
@@ -174,6 +194,21 @@ def test_thresholds_of_uniform_that_are_met_exactly(device_path):
     assert found.gt_index.tolist() == [0, -1, -1]
     assert uniform(anchors, predicted, BOX, 0.51, 0.5, match_times=1).gt_index.tolist() == [-2, -1, -1]
     assert uniform(anchors, predicted, BOX, 0.5, 0.49, match_times=1).gt_index.tolist() == [0, -2, -1]
+
+
+@every_way
+def test_an_object_that_is_taken_out_leaves_uniform_as_it_was(device_path):
+    """Even where no overlap is asked for."""
+    anchors = torch.tensor([[0.0, 0, 16, 8], [100, 100, 116, 116], [200, 200, 216, 216]])
+    gts = torch.cat([BOX, torch.full((1, 4), inputs.AWAY), anchors[2:]])
+    found = uniform(anchors, anchors, gts, 0.0, 0.7, match_times=1)
+    assert found.gt_index.tolist() == [0, -1, 2]
+    counts = found.extras["pos_idx"].view(2, 3)  # of anchors and of predictions, for each object
+    assert counts.tolist() == [[True, False, True]] * 2
+    taken_out = anchors.clone()
+    taken_out[2] = -inputs.AWAY
+    found = uniform(taken_out, taken_out, gts[[0, 2]], 0.0, 0.7, match_times=3)
+    assert found.extras["pos_idx"].sum() == 8  # of three anchors and three predictions for each, the good ones
 
 
 def test_instances_whose_overlaps_are_as_large_as_those_of_crowds():
@@ -255,6 +290,26 @@ def test_topk_of_topk_hungarian_is_cut_to_what_there_is():
     assert columns.bincount().tolist() == [2, 2]
     assert topk_hungarian(cost, topk=1)[1].bincount().tolist() == [1, 1]
     assert len(rows) == 4
+
+
+@every_way
+@pytest.mark.parametrize(("num_gts", "matched"), [(1, 3), (2, 2), (3, 3), (5, 3)])
+def test_how_many_topk_hungarian_matches(num_gts, matched, device_path):
+    """Of three predictions: as often as each object can be, at least once while there are some."""
+    boxes, scores = BOX + torch.arange(3.0)[:, None], SCORES.repeat(3, 1)
+    gts, labels = BOX.repeat(num_gts, 1), torch.zeros(num_gts).long()
+    meta = dict(img_shape=(32, 32))
+    result = va.TopkHungarianAssigner(4).assign(scores, boxes, gts, labels, meta)
+    assert (result.gt_inds > 0).sum() == matched
+    squared = va.TopkHungarianAssigner(4).assign(scores, boxes, gts, labels, meta, alpha=2, beta=1)
+    expected = SCORES[0, 0] ** 2 * squared.max_overlaps
+    assert torch.allclose(squared.assign_metrics, expected)
+
+
+def test_the_first_object_is_foreground_of_targets():
+    pred = Instances(priors=BOX, bboxes=BOX, scores=SCORES)
+    targets = va.TaskAlignedAssigner(1).batch_targets([pred], [Instances(bboxes=BOX, labels=LABELS)])
+    assert targets.foreground.tolist() == [[True]]
 
 
 # ----------------------------------------------------------------------------------------------------------- blocks

@@ -64,6 +64,22 @@ def test_defaults_of_functions_that_their_class_does_not_have():
     }
 
 
+def test_exponents_of_the_alignment_wherever_they_may_be_left_out():
+    """As in TOOD, section 3.3."""
+    task_aligned, topk = va.TaskAlignedAssigner, va.TopkHungarianAssigner
+    for method in (
+        task_aligned.assign,
+        task_aligned.assign_batch,
+        task_aligned.batch_targets,
+        topk.assign,
+        topk.assign_batch,
+    ):
+        found = defaults(method)
+        assert found.get("alpha", 1) == 1
+        assert found.get("beta", 6) == 6
+    assert {"alpha", "beta"} <= defaults(topk.assign).keys() & defaults(task_aligned.batch_targets).keys()
+
+
 def test_the_scale_ranges_are_those_of_fcos():
     theirs = defaults(FCOSHead.__init__)["regress_ranges"]
     ours = defaults(va.ScaleRangeAssigner.__init__)
