@@ -67,6 +67,8 @@ def test_shapes_of_fields(anything):
     assert read(torch.zeros(3, 6), "boxes").shape == (3, 4)
     assert read(torch.zeros(3, 6), "scores").shape == (3, 6)
     assert read(torch.zeros(3, 2, 4), "groups").shape == (3, 2, 4)
+    for kind in ("scores", "probabilities"):
+        assert read(torch.zeros(3, 1), kind).shape == (3, 1)  # a single class
     assert read(torch.zeros(0), "boxes").shape == (0, 4)
     assert read(torch.zeros(0), "groups").shape == (0, 1, 4)
     assert read(torch.zeros(0, 7), "scores").shape == (0, 7)
