@@ -189,25 +189,21 @@ def put_in_place(tree: ast.Module, path: Path) -> None:
     new = {(code.co_name, code.co_firstlineno): code for code in codes(compile(tree, str(path), "exec"))}
     module = next(m for m in sys.modules.values() if getattr(m, "__file__", None) == str(path))
     set_constants(tree.body, module, module)  # first: defaults may name them
-    arguments = {(node.lineno, node.name): node.args for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    # The first line of a decorated function's code is that of its first decorator.
+    arguments = {((*node.decorator_list, node)[0].lineno, node.name): node.args for node in functions}
     for function in gc.get_objects():
         if type(function) is not FunctionType or function.__code__.co_filename != str(path):
             continue
         old = function.__code__
         function.__code__ = new[old.co_name, old.co_firstlineno]
-        given = arguments.get((first_line(old), function.__name__))
+        given = arguments.get((old.co_firstlineno, function.__name__))
         if given is not None:
             if given.defaults:
                 function.__defaults__ = tuple(value_of(node, module) for node in given.defaults)
             pairs = zip(given.kwonlyargs, given.kw_defaults)
             if function.__kwdefaults__:
                 function.__kwdefaults__ = {a.arg: value_of(node, module) for a, node in pairs if node is not None}
-
-
-def first_line(code: CodeType) -> int:
-    """Line of the ``def`` of a function; its first line is that of a decorator where it has one."""
-    lines = [line for _, _, line in code.co_lines() if line]
-    return min([line for line in lines if line >= code.co_firstlineno], default=code.co_firstlineno)
 
 
 def value_of(node: ast.expr, module: Any) -> Any:

@@ -205,6 +205,8 @@ def test_an_object_that_is_taken_out_leaves_uniform_as_it_was(device_path):
     assert found.gt_index.tolist() == [0, -1, 2]
     counts = found.extras["pos_idx"].view(2, 3)  # of anchors and of predictions, for each object
     assert counts.tolist() == [[True, False, True]] * 2
+    turned = anchors[[1, 0, 2]]  # the first is then nobody's, and stays background
+    assert uniform(turned, turned, gts, 0.0, 0.7, match_times=1).gt_index.tolist() == [-1, 0, 2]
     taken_out = anchors.clone()
     taken_out[2] = -inputs.AWAY
     found = uniform(taken_out, taken_out, gts[[0, 2]], 0.0, 0.7, match_times=3)

@@ -8,12 +8,21 @@ from toolbox import ROOT
 
 SOURCE = '''"""A module."""
 
+from functools import cache, wraps
+
 LIMIT = 3
 
 
 def above(value, limit=LIMIT, *, strict=True):
     """Whether a value is above a limit."""
     return value > limit if strict else value >= limit
+
+
+@cache
+@wraps(above)
+def above_once(value, limit=LIMIT):
+    """The same, decorated."""
+    return above(value, limit)
 
 
 def itself(value):
@@ -25,13 +34,21 @@ def never(value):
     """Not called by any test."""
     return -value
 '''
-TESTS = """from sized import LIMIT, above, itself
+TESTS = """import inspect
+
+from sized import LIMIT, above, above_once, itself
 
 
 def test_above():
     assert above(4)
     assert not above(3)
     assert above(4, strict=False)
+
+
+def test_defaults():
+    assert inspect.signature(above_once.__wrapped__, follow_wrapped=False).parameters["limit"].default == 3
+    assert above_once(4)
+    assert not above_once(3)
 
 
 def test_itself():
