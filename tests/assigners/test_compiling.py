@@ -77,3 +77,32 @@ def test_it_is_an_option_of_configs():
     assert assigner.memory_budget == 10**6
     with pytest.raises(ValueError, match="memory_budget is 0; give a positive number of bytes"):
         type(assigner)(0.5, 0.4, memory_budget=0)
+
+
+def test_what_cannot_be_one_graph_is_an_error(graphs):
+    def broken(values):
+        torch._dynamo.graph_break()
+        return values + 1
+
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        compiling.compiled(broken)(torch.zeros(2))
+
+
+def test_after_a_failure_it_is_not_tried_again(monkeypatch):
+    tried = []
+
+    def fail(graph, inputs):
+        tried.append(graph)
+        raise torch._dynamo.exc.BackendCompilerFailed(fail, RuntimeError("first line\nsecond line\nthird line"), None)
+
+    def plus_one(values):
+        return values + 1
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=fail))
+    function = compiling.compiled(plus_one)
+    with pytest.warns(UserWarning, match="plus_one goes on uncompiled") as caught:
+        assert [function(torch.zeros(count)).sum().item() for count in (2, 3, 4)] == [2, 3, 4]
+    assert len(caught) == len(tried) == 1
+    assert "first line" in str(caught[0].message)
+    assert "second line" not in str(caught[0].message)
+    assert caught[0].filename == __file__
