@@ -43,7 +43,7 @@ def assign(name, objects, compile):
 
 @pytest.mark.parametrize("name", TRACED)
 def test_compiled_equals_uncompiled_whatever_the_number_of_objects(name, graphs):
-    for count in (12, 30, 21):
+    for count in (12, 30, 21, 17, 26):
         expected, found = (assign(name, scene(count), compile) for compile in (False, True))
         assert torch.equal(found.gt_inds, expected.gt_inds)
         assert torch.equal(found.labels, expected.labels)
@@ -101,7 +101,8 @@ def test_after_a_failure_it_is_not_tried_again(monkeypatch):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=fail))
     function = compiling.compiled(plus_one)
     with pytest.warns(UserWarning, match="plus_one goes on uncompiled") as caught:
-        assert [function(torch.zeros(count)).sum().item() for count in (2, 3, 4)] == [2, 3, 4]
+        for count in (2, 3, 4):
+            assert function(torch.zeros(count)).sum() == count
     assert len(caught) == len(tried) == 1
     assert "first line" in str(caught[0].message)
     assert "second line" not in str(caught[0].message)
