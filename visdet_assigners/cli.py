@@ -22,6 +22,7 @@ from mmengine.dist import get_dist_info
 from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
+from torch import distributed as dist
 
 import visdet_assigners.assigners  # noqa: F401  (registers our classes)
 from visdet_assigners.annotations import AnnotationError, AnnotationReport, check_annotations
@@ -582,9 +583,15 @@ def build_runner(cfg: Config) -> Runner:
 
 @contextmanager
 def lost_processes() -> Iterator[None]:
-    """Say in one line that another process of the training is gone or hangs, and exit with status 1."""
+    """Say in one line that another process of the training is gone or hangs, and exit with status 1.
+
+    At the end the processes wait for each other and part: one that leaves while its threads still talk may be aborted.
+    """
     try:
         yield
+        if dist.is_available() and dist.is_initialized():
+            dist.barrier()
+            dist.destroy_process_group()
     except RuntimeError as error:
         rank, size = get_dist_info()
         if size == 1 or not re.search("closed by peer|connection reset|timed out|timeout", str(error), re.IGNORECASE):

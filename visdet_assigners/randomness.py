@@ -54,7 +54,10 @@ class _Collate:
         batch = self.collate(items)
         worker = get_worker_info()
         if worker is not None and isinstance(batch, dict):
-            batch[KEY] = (worker.id, json.dumps(random_state()))  # one text: to pin its numbers would take longer
+            # A tensor travels through shared memory.  A text of this length would fill the pipe to the training, on
+            # which workers would then wait for ever if the training were killed.
+            text = json.dumps(random_state()).encode()
+            batch[KEY] = (worker.id, torch.frombuffer(bytearray(text), dtype=torch.uint8))
         return batch
 
 
@@ -99,7 +102,7 @@ class LoaderStates:
         found = batch.pop(KEY, None) if isinstance(batch, dict) else None
         if found is not None:
             worker, state = found
-            self._texts[(worker + self.begun) % len(self._texts)] = state
+            self._texts[(worker + self.begun) % len(self._texts)] = state.numpy().tobytes().decode()
 
     @property
     def states(self) -> list[State | None]:

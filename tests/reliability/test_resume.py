@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+from multiprocessing.reduction import ForkingPickler
 from typing import ClassVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from mmengine.runner import Runner, loops
 
 from toolbox import ROOT, load_tool
 from visdet_assigners.checkpoints import STATES, checkpoints_of, read_checkpoint
+from visdet_assigners.randomness import KEY, LoaderStates
 
 OURS = "visdet_assigners.SafeCheckpointHook"
 
@@ -276,6 +278,15 @@ def test_the_loss_scale_goes_on(tmp_path, monkeypatch):
         found.append((scales.found, record.losses[15]))
     assert found[0] == found[1]
     assert set(found[0][0].values()) == {2.0, 6.0, 18.0}
+
+
+def test_a_state_takes_little_of_the_pipe_to_the_training():
+    """A worker whose pipe is full doesn't notice that the training was killed, and stays for ever."""
+    loader = torch.utils.data.DataLoader(Noise(), batch_size=3, num_workers=1)
+    LoaderStates(loader)
+    for batch in loader:
+        assert len(ForkingPickler.dumps(batch[KEY])) < 1000  # a pipe holds 64 kB, for two workers some five batches
+        assert len(batch[KEY][1]) > 10_000
 
 
 # ------------------------------------------------------------------------------------------------- killed, by the tool
