@@ -388,8 +388,8 @@ def test_batches_equal_the_loop(name, way, monkeypatch):
     metas = [meta(objects) for objects in scenes]
     together = case.build().assign_batch(preds, gts, ignores, metas, **case.shared(scenes[0]))
     assert len(together) == len(scenes)
-    for mine, *inputs in zip(together, scenes, preds, gts, ignores):
-        assert same(mine, case.assign(*inputs))
+    for mine, *call in zip(together, scenes, preds, gts, ignores):
+        assert same(mine, case.assign(*call))
 
 
 @every_case
