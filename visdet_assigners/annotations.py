@@ -151,10 +151,10 @@ def check_annotations(
     return report
 
 
-def _key(item: Item, name: str) -> int | str | None:
+def _key(item: Item, name: str) -> float | str | None:
     """A number or a text by which an item refers to another; None for what can't be one."""
     value = item.get(name)
-    return value if isinstance(value, (int, str)) else None
+    return value if isinstance(value, (int, float, str)) else None
 
 
 def _list_of(data: Any, name: str, path: str | Path) -> list[dict[str, Any]]:
@@ -195,16 +195,17 @@ def _repeated(items: Sequence[Mapping[str, Any]], what: str) -> list[Defect]:
     return [Defect(f"{what} with the same id", again)] if again else []
 
 
-def _without(item: Item, names: Sequence[str]) -> str:
-    """Which of the keys an item lacks, or has with something that is neither number nor text."""
-    return ", ".join(name for name in names if _key(item, name) is None)
+def _without(item: Item, keys: Sequence[str], values: Sequence[str] = ()) -> str:
+    """What an item lacks: keys by which it is known or refers to others, numbers or texts, and values of any kind."""
+    missing = [name for name in keys if _key(item, name) is None]
+    return ", ".join([*missing, *(name for name in values if item.get(name) is None)])
 
 
 def _image_fault(folder: str | Path | None, roots: Sequence[str | Path]) -> Callable[[Item], Fault | None]:
     folders = real_folders(roots)
 
     def fault(image: Item) -> Fault | None:
-        missing = _without(image, ("id", "file_name", "width", "height"))
+        missing = _without(image, ("id", "file_name"), ("width", "height"))
         if missing:
             return "images without a key", missing
         name = str(image["file_name"])
@@ -246,10 +247,9 @@ def _number(value: Any) -> bool:
 
 def _value_fault(annotation: Item, images: Mapping[Any, Item]) -> Fault | None:
     """What makes an annotation unusable."""
-    missing = _without(annotation, ("id", "image_id", "category_id", "area")).split(", ")
-    missing = [*filter(None, missing), *(["bbox"] if "bbox" not in annotation else [])]
+    missing = _without(annotation, ("id", "image_id", "category_id"), ("area", "bbox"))
     if missing:
-        return "annotations without a key", ", ".join(missing)
+        return "annotations without a key", missing
     box = annotation["bbox"]
     numbers = [*box, annotation["area"]] if isinstance(box, list) else []
     if len(numbers) != 5 or not all(_number(one) for one in numbers):

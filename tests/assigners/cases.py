@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from mmengine.structures import InstanceData
 
 import visdet_assigners as va
-from scenes import STRIDES, Objects, anchors, feature_sizes
+from scenes import STRIDES, Objects, anchors, draw_boxes, feature_sizes, points
 from visdet_assigners.testing.feeds import (
     approximated,
     decoded,
@@ -208,3 +209,70 @@ CASES: dict[str, Case] = {
         prior_boxes, ("priors",), ("priors",), own_layout=True,
     ),
 }  # fmt: skip
+
+
+@cache
+def scene(count: int = 12, kind: str = "mixed", image: tuple[int, int] = (240, 320), seed: int = 77) -> Objects:
+    """A scene of just so many objects without ties: no coordinate stands on a grid."""
+    boxes = draw_boxes(2 * count + 10, image, kind, seed)[:count]
+    labels = torch.arange(count) % 8
+    return Objects("contract", boxes, labels, draw_boxes(3, image, "mixed", seed + 1), image)
+
+
+@cache
+def tied(kind: str) -> Objects:
+    """Objects side by side on a grid, the same objects four times, or objects whose centres lie on those of anchors."""
+    step = torch.arange(8.0, 200, 32)
+    corner = torch.cartesian_prod(step + 24, step)  # (36, 2) x and y
+    boxes = {
+        "grid": torch.cat([corner, corner + 32], dim=1),
+        "piled": torch.cat([corner - 56, corner + 88], dim=1)[::4],
+        "duplicates": torch.cat([corner, corner + 48], dim=1)[:9].repeat(4, 1),
+        "centered": torch.cat([corner - 24, corner + 24], dim=1).clamp(min=0),
+    }[kind]
+    return Objects(kind, boxes, torch.arange(len(boxes)) % 7, torch.zeros(0, 4), (240, 320), num_classes=7)
+
+
+def equal_predictions(pred: InstanceData, objects: Objects) -> InstanceData:
+    """Predictions without a difference but for their place: boxes around their priors, the same score everywhere.
+
+    In the scene of that name the priors lie piled up on each other, at every 64 pixels.
+    """
+    pred = pred.clone()
+    if objects.name == "piled" and "priors" in pred:
+        are_points = len(pred) == len(points(objects))
+        center = pred.priors[:, :2] if are_points else (pred.priors[:, :2] + pred.priors[:, 2:]) / 2
+        move = (center / 64).floor() * 64 + 32 - center
+        move = torch.cat([move, torch.zeros_like(move) if are_points else move], dim=1)
+        pred.priors = pred.priors + move
+        if "approxs" in pred:
+            pred.approxs = pred.approxs + move[:, None]
+    if "scores" in pred:
+        pred.scores = torch.full((len(pred), objects.num_classes), 0.25)
+    for field in ("bboxes", "decoder_priors"):
+        if field in pred and len(pred) == len(points(objects)):
+            pred.set_field(torch.cat([pred.priors[:, :2] - 24, pred.priors[:, :2] + 24], dim=1), field)
+        elif field in pred and "priors" in pred:
+            pred.set_field(pred.priors.clone(), field)
+        elif field in pred:  # queries
+            pred.set_field(anchors(objects)[0][: len(pred)].clone(), field)
+    if "masks" in pred:
+        pred.masks = pred.masks.round()
+    return pred
+
+
+def tensors_of_tied(
+    name: str, kind: str, deterministic: bool | None = True, compile: bool = False
+) -> list[torch.Tensor]:
+    """All tensors of a result."""
+    case, objects = CASES[name], tied(kind)
+    assigner = case.build()
+    assigner.deterministic, assigner.compile = deterministic, compile
+    found = case.call(assigner, equal_predictions(case.pred(objects), objects), case.gt(objects), None, objects)
+    tensors = [found.gt_inds, found.labels, found.max_overlaps, getattr(found, "assign_metrics", None)]
+    tensors += [value for key, value in found.info.items() if key not in ("num_gts", "num_preds")]
+    return [tensor for tensor in tensors if isinstance(tensor, torch.Tensor)]
+
+
+def all_equal(mine: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
+    return all(torch.equal(one, other) for one, other in zip(mine, others, strict=True))

@@ -129,7 +129,7 @@ HUNGARIAN = {
 
 def all_objects():
     """Drawn scenes, and real ones where the data are there; a test says if they are not."""
-    return [*drawn_objects(), *(real_objects() if DATA.is_dir() else ())]
+    return [*drawn_objects(), *real_objects()]
 
 
 OBJECTS = all_objects()

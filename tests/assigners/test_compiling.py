@@ -9,9 +9,7 @@ import pytest
 import torch
 import torch._dynamo.testing
 
-from assigners.cases import CASES
-from assigners.test_contract import scene
-from assigners.test_deterministic import result, same
+from assigners.cases import CASES, all_equal, scene, tensors_of_tied
 from visdet_assigners.assigners import compiling
 
 UNTOUCHED = ("Hungarian", "CenterRegion", "MultiInstance")  # solved on the host, or of no fixed size
@@ -55,7 +53,9 @@ def test_compiled_equals_uncompiled_whatever_the_number_of_objects(name, graphs)
 def test_compiled_ties_are_ordered_as_the_assigner_says(name, kind, graphs, monkeypatch):
     monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", "1")  # torch's order depends on the shapes
     for deterministic in (True, False, True):
-        assert same(result(name, kind, deterministic, compile=True), result(name, kind, deterministic))
+        assert all_equal(
+            tensors_of_tied(name, kind, deterministic, compile=True), tensors_of_tied(name, kind, deterministic)
+        )
     assert graphs.frame_count == 2
 
 

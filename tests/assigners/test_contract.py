@@ -2,15 +2,14 @@
 
 import copy
 from dataclasses import replace
-from functools import cache
 
 import pytest
 import torch
 from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.structures import InstanceData
 
-from assigners.cases import CASES, as_cascade_rpn, as_mask_tensors, with_meta
-from scenes import Objects, anchors, draw_boxes, drawn_objects
+from assigners.cases import CASES, as_cascade_rpn, as_mask_tensors, scene, with_meta
+from scenes import anchors, drawn_objects
 from visdet_assigners import AssignResult, BaseAssigner
 from visdet_assigners.assigners import memory
 from visdet_assigners.functional import inputs
@@ -26,14 +25,6 @@ every_case_with_boxes = pytest.mark.parametrize(
     "name", [name for name in CASES if CASES[name].call not in (with_meta, as_mask_tensors)]
 )
 every_case_with_ignore_regions = pytest.mark.parametrize("name", [name for name in CASES if CASES[name].ignores])
-
-
-@cache
-def scene(count: int = 12, kind: str = "mixed", image: tuple[int, int] = (240, 320), seed: int = 77) -> Objects:
-    """A scene of just so many objects without ties: no coordinate stands on a grid."""
-    boxes = draw_boxes(2 * count + 10, image, kind, seed)[:count]
-    labels = torch.arange(count) % 8
-    return Objects("contract", boxes, labels, draw_boxes(3, image, "mixed", seed + 1), image)
 
 
 EMPTY = next(objects for objects in drawn_objects() if objects.name == "empty")

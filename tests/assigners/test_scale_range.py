@@ -5,30 +5,13 @@ import torch
 from mmdet.models.dense_heads import FCOSHead
 from mmengine.structures import InstanceData
 
+from references import plain_scale_range
 from scenes import STRIDES, anchors, drawn_objects, real_objects
 from visdet_assigners import ScaleRangeAssigner
 from visdet_assigners.assigners.scale_range import RANGES, scale_range
 
 SCENES = [*drawn_objects(), *real_objects(10)]
 SAMPLING = pytest.mark.parametrize("radius", [None, 1.5, 0.6])
-
-
-def plain(priors, gts, level_sizes, ranges, strides, radius):
-    """The smallest box around each point among those that its level is for."""
-    decided, row = [], 0
-    for size, (least, most), stride in zip(level_sizes, ranges, strides):
-        for x1, y1, x2, y2 in priors[row : row + size].tolist():
-            x, y = (x1 + x2) / 2, (y1 + y2) / 2
-            best = (float("inf"), -1)
-            for number, (left, top, right, bottom) in enumerate(gts.tolist()):
-                to_borders = (x - left, y - top, right - x, bottom - y)
-                from_center = max(abs(x - (left + right) / 2), abs(y - (top + bottom) / 2))
-                near = radius is None or from_center < radius * stride
-                if min(to_borders) > 0 and least <= max(to_borders) <= most and near:
-                    best = min(best, ((right - left) * (bottom - top), number))
-            decided.append(best[1])
-        row += size
-    return decided
 
 
 @SAMPLING
@@ -41,7 +24,7 @@ def test_the_rule_as_plain_loops(radius):
             priors, sizes = anchors(objects)
             radii = None if radius is None else [radius * stride for stride in STRIDES]
             found = scale_range(priors, boxes, sizes, RANGES, radii).gt_index
-            assert found.tolist() == plain(priors, boxes, sizes, RANGES, STRIDES, radius)
+            assert found.tolist() == plain_scale_range(priors, boxes, sizes, RANGES, STRIDES, radius)
             positives += int((found >= 0).sum())
     assert positives > 50
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from assigners.test_scale_range import plain
+from references import plain_scale_range
 from reliability.subjects import BOXES, CROWDS, OBJECTS, SUBJECTS, Scene, Subject, tokens
 from scenes import STRIDES, Objects, anchors, draw_boxes, feature_sizes
 from visdet_assigners.assigners.scale_range import RANGES
@@ -162,7 +162,7 @@ class PlainScaleRange:
     """FCOS's rule in plain loops, since mmdet has no assigner of it."""
 
     def assign(self, pred: Any, levels: Any, gt: Any, ignore: Any) -> Any:
-        index = torch.tensor(plain(pred.priors, gt.bboxes, levels, RANGES, STRIDES, 1.5))
+        index = torch.tensor(plain_scale_range(pred.priors, gt.bboxes, levels, RANGES, STRIDES, 1.5))
         labels = torch.where(index >= 0, gt.labels[index.clamp(min=0)], -1)
         return SimpleNamespace(gt_inds=index + 1, labels=labels)
 
