@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from visdet_assigners import cli
 from visdet_assigners.assigners.task_aligned import task_aligned
+from visdet_assigners.commands.options import ArgumentParser
 
 EXAMPLE = [(0.95, 0.20), (0.60, 0.70), (0.80, 0.55), (0.30, 0.85)]
 
@@ -69,7 +69,7 @@ def draw(candidates: Sequence[tuple[float, float]], targets: Tensor, alpha: floa
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Explain as the command line says."""
-    parser = cli.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--candidates", nargs="+", type=candidate, default=EXAMPLE, metavar="SCORE,IOU",
                         help="default: .95,.20 .60,.70 .80,.55 .30,.85")  # fmt: skip
     parser.add_argument("--topk", type=int, default=2, help="how many are chosen (default: 2)")

@@ -26,7 +26,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from visdet_assigners import cli
+from visdet_assigners.commands.errors import user_errors
+from visdet_assigners.errors import UserError
 
 
 def fuzz(name: str, examples: int, seed: int, advance: Callable[[], object]) -> tuple[Counter[str], str]:
@@ -82,13 +83,13 @@ def parse_args(argv: Sequence[str] | None, names: Sequence[str]) -> argparse.Nam
 def main(argv: Sequence[str] | None = None) -> int:
     """Fuzz as the command line says."""
     console = Console(width=130) if not sys.stdout.isatty() else Console()
-    with cli.user_errors():
+    with user_errors():
         try:
             from visdet_assigners.testing.trials import TRIALS
         except ModuleNotFoundError as error:
             if error.name != "hypothesis":
                 raise
-            raise cli.UserError("hypothesis is not installed; pip install hypothesis") from error
+            raise UserError("hypothesis is not installed; pip install hypothesis") from error
         args = parse_args(argv, list(TRIALS))
     torch.set_num_threads(1)
     table = Table("assigner", "examples", "unexplained", "argued differences", "s")

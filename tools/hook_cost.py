@@ -21,9 +21,15 @@ from mmengine.config import Config
 from torch import nn
 from tqdm import trange
 
-from visdet_assigners import cli
+from visdet_assigners.commands.config import load_config
+from visdet_assigners.commands.errors import user_errors
+from visdet_assigners.commands.options import ArgumentParser, add_config_arguments
+from visdet_assigners.errors import UserError
 from visdet_assigners.observe.hook import AssignmentHook
 from visdet_assigners.observe.tap import AssignmentCall, watch
+from visdet_assigners.training.config_assigners import check_assigners
+from visdet_assigners.training.datasets import check_data
+from visdet_assigners.training.running import build_runner
 
 
 class TimedHook(AssignmentHook):
@@ -76,7 +82,7 @@ def measure(cfg: Config, iterations: int) -> tuple[float, TimedHook]:
     with tempfile.TemporaryDirectory() as folder:
         cfg.work_dir = folder
         cfg.log_level = "WARNING"
-        runner = cli.build_runner(cfg)
+        runner = build_runner(cfg)
         runner.optim_wrapper = runner.build_optim_wrapper(cfg.optim_wrapper)
         runner._train_loop = runner.build_train_loop(runner._train_loop)
         runner.model.train()
@@ -101,16 +107,16 @@ def measure(cfg: Config, iterations: int) -> tuple[float, TimedHook]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure as the command line says."""
-    with cli.user_errors():
-        parser = cli.ArgumentParser(description=__doc__.split("\n")[0])
-        cli.add_config_arguments(parser)
+    with user_errors():
+        parser = ArgumentParser(description=__doc__.split("\n")[0])
+        add_config_arguments(parser)
         parser.add_argument("--iterations", type=int, default=40, help="how many to train (default: 40)")
         args = parser.parse_args(argv)
         if args.iterations < 1:
-            raise cli.UserError(f"--iterations is {args.iterations}; at least 1 is needed")
-        cfg = cli.load_config(args)
-        cli.check_data(cfg, ["train"])
-        cli.check_assigners(cfg)
+            raise UserError(f"--iterations is {args.iterations}; at least 1 is needed")
+        cfg = load_config(args)
+        check_data(cfg, ["train"])
+        check_assigners(cfg)
         torch.set_num_threads(1)
         seconds, hook = measure(cfg, args.iterations)
     tapped = seconds_of_a_tapped_call()

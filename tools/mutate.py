@@ -38,7 +38,9 @@ from typing import Any
 import pytest
 from tqdm import tqdm
 
-from visdet_assigners import cli
+from visdet_assigners.commands.errors import user_errors
+from visdet_assigners.commands.options import ArgumentParser
+from visdet_assigners.errors import UserError
 
 OPERATORS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
     ast.Lt: (ast.LtE, ast.GtE),
@@ -355,7 +357,7 @@ class Mutation:
                     finally:
                         os._exit(status)
                 if os.wait()[1]:
-                    raise cli.UserError("recording which lines the tests reach failed")
+                    raise UserError("recording which lines the tests reach failed")
                 kept = json.loads(kept_in.read_text())
         reached.seconds = kept["seconds"]
         reached.tests = {file: {int(k): v for k, v in lines.items()} for file, lines in kept["tests"].items()}
@@ -394,7 +396,7 @@ class Mutation:
 
 def parse_args(argv: Sequence[str] | None):
     """Read the command line."""
-    parser = cli.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("files", nargs="+", help="sources to change, files or folders")
     parser.add_argument("--tests", nargs="+", default=["tests"], help="what pytest is to run")
     parser.add_argument("-k", default="", help="choose among the tests, as pytest's option does")
@@ -417,7 +419,7 @@ def sources_in(paths: Sequence[str]) -> list[Source]:
     try:
         return [Source(root, str(Path(file))) for file in found]
     except (OSError, SyntaxError) as error:
-        raise cli.UserError(f"can't read the sources: {error}") from error
+        raise UserError(f"can't read the sources: {error}") from error
 
 
 def reasons(known: str) -> dict[tuple[str, str, str], str]:
@@ -466,7 +468,7 @@ def report(plugin: Mutation, known: dict[tuple[str, str, str], str], earlier: Ma
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the mutants, run the tests on each, and print what came of them."""
-    with cli.user_errors():
+    with user_errors():
         args = parse_args(argv)
         sources = sources_in(args.files)
         mutants = [mutant for source in sources for mutant in source.mutants]
@@ -476,7 +478,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             mutants = [mutant for mutant in mutants if (mutant.file, mutant.number, mutant.text) in alive]
             lost = len(alive) - len(mutants)
             if lost:
-                raise cli.UserError(f"{args.again} is of other sources: {lost} changes are not there")
+                raise UserError(f"{args.again} is of other sources: {lost} changes are not there")
         if args.sample is not None:
             mutants = random.Random(args.seed).sample(mutants, min(args.sample, len(mutants)))
         known, texts = reasons(args.known), {source.file: source.lines for source in sources}
@@ -490,7 +492,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = ["-q", "-p", "no:cacheprovider", "-m", "not slow", "-k", args.k]
         status = pytest.main([*options, *args.tests], plugins=[plugin])
         if len(plugin.verdicts) < len(mutants):
-            raise cli.UserError(f"the tests could not be run (pytest says {status!r})")
+            raise UserError(f"the tests could not be run (pytest says {status!r})")
         result = report(plugin, known, earlier)
         if args.json:
             args.json.write_text(json.dumps(result, indent=1))

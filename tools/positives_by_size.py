@@ -28,7 +28,10 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 from tqdm import tqdm
 
-from visdet_assigners import ATSSAssigner, MaxIoUAssigner, ScaleRangeAssigner, cli
+from visdet_assigners import ATSSAssigner, MaxIoUAssigner, ScaleRangeAssigner
+from visdet_assigners.commands.errors import user_errors
+from visdet_assigners.commands.options import ArgumentParser
+from visdet_assigners.errors import UserError, check_file
 from visdet_assigners.observe.charts import COLORS
 from visdet_assigners.observe.statistics import ObjectTable, positives_by_size
 from visdet_assigners.observe.tap import AssignmentCall, as_record
@@ -182,7 +185,7 @@ def _curve(axes: Axes, name: str, color: str, sizes: Sequence[float], low, middl
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = cli.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--places", type=int, default=100, help="of each size (default: %(default)s)")
     parser.add_argument("--annotations", nargs="+", default=[], metavar="FILE",
                         help="data sets in COCO's format; their images are not read")  # fmt: skip
@@ -191,15 +194,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     for name in ("places", "max_images"):
         if getattr(args, name) < 1:
-            raise cli.UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: give a number, at least 1")
+            raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: give a number, at least 1")
     for file in args.annotations:
-        cli.check_file(file, "file of annotations", "check the path")
+        check_file(file, "file of annotations", "check the path")
     return args
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Count as the command line says."""
-    with cli.user_errors():
+    with user_errors():
         args = parse_args(argv)
         counts = {
             name: [count_alone(rule, draw_places(size, rule.aspect, args.places)) for size in SIZES]

@@ -1,73 +1,9 @@
 #!/usr/bin/env python
-"""Take the auxiliary modules out of a Co-DETR checkpoint: what is left loads into mmdet's plain detector.
+"""The command ``strip-codetr`` of visdet_assigners, where mmdet's users look for it."""
 
-The plain detector then predicts the same, to the bit.  Weights, averaged weights (EMA) and meta data are kept; the
-state of the optimiser is not, so training can't be resumed from the result.
+import sys
 
-    python tools/strip_codetr.py work_dirs/co-deformable-detr-atss_r18_bccd/epoch_12.pth
-"""
-
-from __future__ import annotations
-
-import io
-from collections.abc import Sequence
-from pathlib import Path
-
-import torch
-
-from visdet_assigners import cli
-from visdet_assigners.checkpoints import write_whole
-from visdet_assigners.codetr import strip_auxiliary, strip_config
-
-
-def parse_args(argv: Sequence[str] | None):
-    """Read the command line."""
-    parser = cli.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("checkpoint", help="checkpoint of a collaborative detector")
-    parser.add_argument("--out", metavar="FILE.pth", help="where to write (default: CHECKPOINT_plain)")
-    parser.add_argument("--config", help="also turn this config into the plain detector's, beside the checkpoint")
-    return parser.parse_args(argv)
-
-
-def write(path: Path, content: bytes) -> None:
-    """Save a file whole or not at all; a folder that can't be written to is the user's mistake."""
-    try:
-        write_whole(path, content)
-    except OSError as error:
-        raise cli.UserError(f"cannot write {path} ({error.strerror}); give --out in a folder to write to") from error
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Strip a checkpoint and, on demand, a config."""
-    args = parse_args(argv)
-    with cli.user_errors():
-        checkpoint = cli.load_checkpoint(args.checkpoint)
-        state = checkpoint.get("state_dict", checkpoint)
-        stripped = strip_auxiliary(checkpoint)
-        left = stripped.get("state_dict", stripped)
-        if len(left) == len(state):
-            raise cli.UserError(f"{args.checkpoint} has no auxiliary modules; was it trained with Co-DETR?")
-        source = Path(args.checkpoint)
-        out = Path(args.out) if args.out else source.with_name(f"{source.stem}_plain{source.suffix}")
-        buffer = io.BytesIO()
-        torch.save(stripped, buffer)
-        write(out, buffer.getvalue())
-        print(f"{out}: {len(left)} of {len(state)} tensors, {count(left):,} of {count(state):,} numbers")
-        if args.config:
-            cfg = cli.read_config(args.config)
-            try:
-                cfg.model = strip_config(cfg.model)
-            except TypeError as error:
-                raise cli.UserError(f"{args.config}: {error}") from error
-            config = out.with_name(f"{Path(args.config).stem}_plain.py")
-            write(config, cfg.pretty_text.encode())
-            print(config)
-
-
-def count(state) -> int:
-    """How many numbers the tensors of a state dictionary hold."""
-    return sum(value.numel() for value in state.values() if isinstance(value, torch.Tensor))
-
+from visdet_assigners.commands.strip_codetr import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

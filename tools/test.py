@@ -1,70 +1,9 @@
 #!/usr/bin/env python
-"""Test a detector: evaluate a checkpoint, and on demand save the predictions, show them, or draw them into a folder."""
+"""The command ``test`` of visdet_assigners, where mmdet's users look for it."""
 
-from __future__ import annotations
+import sys
 
-from collections.abc import Sequence
-
-from visdet_assigners import cli
-
-
-def parse_args(argv: Sequence[str] | None):
-    """Read the command line."""
-    parser = cli.ArgumentParser(description=__doc__)
-    cli.add_config_arguments(parser)
-    parser.add_argument("checkpoint", help="checkpoint file")
-    cli.add_runner_arguments(parser)
-    parser.add_argument("--out", metavar="FILE.pkl", help="write the predictions into this pickle file")
-    parser.add_argument("--show", action="store_true", help="show the predictions in a window")
-    parser.add_argument("--show-dir", help="draw the predictions into this folder, below WORK_DIR/TIMESTAMP")
-    parser.add_argument("--wait-time", type=float, default=2, help="seconds that --show shows a picture (default: 2)")
-    parser.add_argument("--tta", action="store_true", help="predict on flipped images too, and join the predictions")
-    return parser.parse_args(argv)
-
-
-def apply_tta(cfg) -> None:
-    """Wrap the model and its test pipeline for test-time augmentation: the config's own, else one horizontal flip."""
-    dataset = cfg.test_dataloader.dataset
-    while "dataset" in dataset:
-        dataset = dataset.dataset
-    if "tta_model" not in cfg:
-        merge = {"nms": {"type": "nms", "iou_threshold": 0.5}, "max_per_img": 100}
-        cfg.tta_model = {"type": "DetTTAModel", "tta_cfg": merge}
-    if "tta_pipeline" not in cfg:
-        flips = [{"type": "RandomFlip", "prob": 1.0}, {"type": "RandomFlip", "prob": 0.0}]
-        keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction")
-        pack = [{"type": "PackDetInputs", "meta_keys": keys}]
-        cfg.tta_pipeline = [*dataset.pipeline[:-1], {"type": "TestTimeAug", "transforms": [flips, pack]}]
-    cfg.model = {**cfg.tta_model, "module": cfg.model}
-    dataset.pipeline = cfg.tta_pipeline
-    cli.guard_images(cfg, ["test"])
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Test as the command line says."""
-    with cli.user_errors():
-        args = parse_args(argv)
-        if args.out and not args.out.endswith((".pkl", ".pickle")):
-            raise cli.UserError(f"--out {args.out}: the predictions are a pickle file; give a name that ends in .pkl")
-        cfg = cli.load_config(args)
-        cli.check_checkpoint(args.checkpoint, "check the path, or train one with tools/train.py")
-        cli.check_data(cfg, ["test"])
-        cli.check_assigners(cfg)
-        cfg.load_from = args.checkpoint
-        if args.show or args.show_dir:
-            from mmdet.engine.hooks.utils import trigger_visualization_hook
-
-            cfg = trigger_visualization_hook(cfg, args)
-        if args.tta:
-            apply_tta(cfg)
-        runner = cli.build_runner(cfg)
-        if args.out:
-            from mmdet.evaluation import DumpDetResults
-
-            runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
-        with cli.lost_processes():
-            runner.test()
-
+from visdet_assigners.commands.test import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -19,7 +19,12 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from visdet_assigners import cli
+from visdet_assigners.commands.config import read_config
+from visdet_assigners.commands.errors import user_errors
+from visdet_assigners.commands.options import ArgumentParser
+from visdet_assigners.errors import UserError
+from visdet_assigners.training.datasets import check_data
+from visdet_assigners.training.running import build_runner
 
 
 def prepare(cfg, name: str) -> tuple[Any, Any, Iterator[Any]]:
@@ -29,7 +34,7 @@ def prepare(cfg, name: str) -> tuple[Any, Any, Iterator[Any]]:
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
     with tempfile.TemporaryDirectory() as folder:
         cfg.work_dir = folder
-        runner = cli.build_runner(cfg)
+        runner = build_runner(cfg)
     loop = runner.build_train_loop(cfg.train_cfg)
     runner.model.init_weights()
     return runner.model.train(), runner.build_optim_wrapper(cfg.optim_wrapper), _repeat(loop.dataloader)
@@ -53,7 +58,7 @@ def time_step(model: Any, optim_wrapper: Any, batch: Any) -> float:
 
 def parse_args(argv: Sequence[str] | None):
     """Read the command line."""
-    parser = cli.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("configs", nargs="+", help="config files; the first is what the others are compared with")
     parser.add_argument("--iterations", type=int, default=20, help="turns, of which the first two don't count (20)")
     parser.add_argument("--threads", type=int, default=1, help="threads on CPU (default: %(default)s)")
@@ -62,15 +67,15 @@ def parse_args(argv: Sequence[str] | None):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Time as the command line says."""
-    with cli.user_errors():
+    with user_errors():
         args = parse_args(argv)
         if args.iterations < 3:
-            raise cli.UserError(f"--iterations is {args.iterations}; at least 3 are needed, the first two don't count")
+            raise UserError(f"--iterations is {args.iterations}; at least 3 are needed, the first two don't count")
         torch.set_num_threads(args.threads)
         steps = []
         for index, path in enumerate(args.configs):
-            cfg = cli.read_config(path)
-            cli.check_data(cfg, ["train"])
+            cfg = read_config(path)
+            check_data(cfg, ["train"])
             steps.append(prepare(cfg, str(index)))
         seconds: list[list[float]] = [[] for _ in steps]
         for turn in tqdm(range(args.iterations), desc="turns"):

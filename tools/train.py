@@ -1,88 +1,9 @@
 #!/usr/bin/env python
-"""Train a detector: mmdet's options, and --assigners, which says whose assigners label the priors."""
+"""The command ``train`` of visdet_assigners, where mmdet's users look for it."""
 
-from __future__ import annotations
+import sys
 
-from collections.abc import Sequence
-
-from mmengine.device import get_device
-
-from visdet_assigners import cli
-
-
-def parse_args(argv: Sequence[str] | None):
-    """Read the command line."""
-    parser = cli.ArgumentParser(description=__doc__)
-    cli.add_config_arguments(parser)
-    cli.add_runner_arguments(parser)
-    parser.add_argument("--amp", action="store_true", help="train in mixed precision (needs a GPU)")
-    parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate with the batch size")
-    parser.add_argument(
-        "--bad-annotations",
-        choices=["skip", "stop"],
-        default="skip",
-        help="what to do about annotations that mmdet leaves out (boxes without area, outside their image, of unknown "
-        "categories): say how many and go on (default), or stop; what can't be used at all always stops",
-    )
-    parser.add_argument("--check-images", action="store_true", help="read the header of each image before the start")
-    parser.add_argument(
-        "--bad-images",
-        choices=["skip", "stop"],
-        default="stop",
-        help="what to do about an image to train on that is damaged, cut off or too large: stop (default), or name it "
-        "and take another; either way the path is told",
-    )
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const="auto",
-        metavar="CHECKPOINT",
-        help="go on from this checkpoint; without one, from the latest in the work folder that is whole",
-    )
-    return parser.parse_args(argv)
-
-
-def apply_options(cfg, args) -> None:
-    """Put ``--amp``, ``--auto-scale-lr`` and ``--resume`` into the config."""
-    if args.amp:
-        if get_device() == "cpu":
-            raise cli.UserError("--amp needs a GPU and there is none; leave it out")
-        cfg.optim_wrapper.type = "AmpOptimWrapper"
-        cfg.optim_wrapper.loss_scale = "dynamic"
-    if args.auto_scale_lr:
-        scale = cfg.get("auto_scale_lr") or {}
-        if "enable" not in scale or "base_batch_size" not in scale:
-            raise cli.UserError("--auto-scale-lr: the config says no auto_scale_lr = dict(enable=, base_batch_size=)")
-        cfg.auto_scale_lr.enable = True
-    if args.resume and args.resume != "auto":
-        cfg.resume, cfg.load_from = True, args.resume
-    if args.resume == "auto" or (cfg.get("resume") and not cfg.get("load_from")):
-        cfg.load_from = cli.checkpoint_to_resume(cfg.work_dir)
-        cfg.resume = cfg.load_from is not None
-    else:
-        cli.check_checkpoint(cfg.get("load_from"), "check the path, or leave it out")
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Train as the command line says."""
-    with cli.user_errors():
-        args = parse_args(argv)
-        cfg = cli.load_config(args)
-        apply_options(cfg, args)
-        cli.use_safe_checkpoints(cfg)
-        cli.check_data(cfg, ["train", "val"])
-        cli.guard_images(cfg, ["train"], args.bad_images)
-        cli.check_annotation_files(
-            cfg,
-            ["train", "val"],
-            stop=args.bad_annotations == "stop",
-            headers=args.check_images,
-            stop_at_images=args.bad_images == "stop",
-        )
-        cli.check_assigners(cfg)
-        with cli.lost_processes():
-            cli.build_runner(cfg).train()
-
+from visdet_assigners.commands.train import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

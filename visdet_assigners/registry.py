@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import sys
 from abc import ABCMeta
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 SCOPE = "visdet_assigners"
@@ -43,9 +43,9 @@ else:
     TASK_UTILS = Registry("task util", parent=ROOT, scope=SCOPE, locations=[SCOPE])
     MODELS = Registry("model", parent=ROOT_MODELS, scope=SCOPE, locations=[f"{SCOPE}.heads", f"{SCOPE}.codetr"])
     HOOKS = Registry(
-        "hook", parent=ROOT_HOOKS, scope=SCOPE, locations=[f"{SCOPE}.observe.hook", f"{SCOPE}.checkpoints"]
+        "hook", parent=ROOT_HOOKS, scope=SCOPE, locations=[f"{SCOPE}.observe.hook", f"{SCOPE}.training.checkpoints"]
     )
-    TRANSFORMS = Registry("transform", parent=ROOT_TRANSFORMS, scope=SCOPE, locations=[f"{SCOPE}.images"])
+    TRANSFORMS = Registry("transform", parent=ROOT_TRANSFORMS, scope=SCOPE, locations=[f"{SCOPE}.training.images"])
 
 T = TypeVar("T", bound=type)
 
@@ -119,3 +119,23 @@ def build(config: Any) -> Any:
         kind = REGISTERED[name]
     arguments.pop("_scope_", None)
     return kind(**arguments)
+
+
+def typed_nodes(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield ``(path, dict)`` for every dict with a ``type`` at or below ``value``."""
+    if isinstance(value, Mapping):
+        if "type" in value:
+            yield path, value
+        for key in value:
+            yield from typed_nodes(value[key], f"{path}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from typed_nodes(item, f"{path}.{index}")
+
+
+def scope_and_name(kind: Any) -> tuple[str, str]:
+    """Split ``'mmdet.X'`` or a class into the package and the name of the class."""
+    if isinstance(kind, str):
+        scope, _, name = kind.rpartition(".")
+        return scope, name
+    return getattr(kind, "__module__", "").partition(".")[0], getattr(kind, "__name__", "")

@@ -10,11 +10,12 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from toolbox import ROOT, load_tool
-from visdet_assigners import cli
+from visdet_assigners.commands.config import set_data_root
 from visdet_assigners.observe import record_assignments
 from visdet_assigners.observe.hook import AssignmentHook, MatchHistory
 from visdet_assigners.observe.statistics import ObjectTable
 from visdet_assigners.observe.tap import find_assigners
+from visdet_assigners.training.running import build_runner
 
 CONFIGS = {
     "atss": "atss/atss_r18_fpn_12e_shapes.py",
@@ -42,7 +43,7 @@ class Recorder(Hook):
 
 def train(config, shapes, folder, epochs, others=(), **hook):
     cfg = Config.fromfile(ROOT / "configs" / CONFIGS[config])
-    cli.set_data_root(cfg, shapes)
+    set_data_root(cfg, shapes)
     cfg.work_dir = str(folder)
     cfg.launcher = "none"
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False, batch_size=2)
@@ -58,7 +59,7 @@ def train(config, shapes, folder, epochs, others=(), **hook):
     cfg.randomness = dict(seed=0)
     cfg.log_level = "WARNING"
     cfg.visualizer = dict(type="Visualizer", name=folder.name, vis_backends=[dict(type="LocalVisBackend")])
-    runner = cli.build_runner(cfg)
+    runner = build_runner(cfg)
     recorder = Recorder()
     runner.register_hook(recorder, "LOWEST")
     for other in others:

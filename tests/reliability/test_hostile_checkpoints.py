@@ -20,8 +20,9 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from linear_training import Model, train
 from toolbox import ROOT, load_tool
-from visdet_assigners import cli
-from visdet_assigners.checkpoints import CheckpointError, check_sums, guard_mmengine, read_checkpoint
+from visdet_assigners.errors import UserError
+from visdet_assigners.training.checkpoints import CheckpointError, check_sums, guard_mmengine, read_checkpoint
+from visdet_assigners.training.running import checkpoint_to_resume
 
 CONFIG = str(ROOT / "configs/atss/atss_r18_fpn_12e_shapes.py")
 
@@ -111,7 +112,7 @@ def test_resume_takes_an_older_one(payload, tmp_path, capsys):
     path, made = payload
     torch.save(dict(state_dict={}), tmp_path / "epoch_1.pth")
     path.rename(tmp_path / "epoch_2.pth")
-    assert cli.checkpoint_to_resume(str(tmp_path)) == str(tmp_path / "epoch_1.pth")
+    assert checkpoint_to_resume(str(tmp_path)) == str(tmp_path / "epoch_1.pth")
     assert "epoch_2.pth: the checkpoint" in capsys.readouterr().err
     assert not made.exists()
 
@@ -124,7 +125,7 @@ def test_last_checkpoint_is_not_followed_out_of_the_folder(how, payload, shapes,
     work.mkdir()
     (work / "last_checkpoint").write_text(str(path))
     tool, begun = load_tool("train"), []
-    monkeypatch.setattr(tool.cli, "build_runner", lambda cfg: begun.append(cfg) or type("", (), {"train": list})())
+    monkeypatch.setattr(tool, "build_runner", lambda cfg: begun.append(cfg) or type("", (), {"train": list})())
     options = ["--resume"] if how == "--resume" else ["--cfg-options", how]
     tool.main([CONFIG, "--work-dir", str(work), *options])
     assert f"points to {path}, which is not in that folder; not followed" in capsys.readouterr().err
@@ -135,7 +136,7 @@ def test_last_checkpoint_is_not_followed_out_of_the_folder(how, payload, shapes,
 def test_last_checkpoint_in_the_folder_raises_no_alarm(tmp_path, capsys):
     for target in (str(tmp_path / "epoch_1.pth"), "epoch_1.pth", ""):
         (tmp_path / "last_checkpoint").write_text(target)
-        cli.checkpoint_to_resume(str(tmp_path))
+        checkpoint_to_resume(str(tmp_path))
     assert not capsys.readouterr().err
 
 
@@ -242,8 +243,8 @@ def test_an_altered_bit_is_found(tmp_path):
     assert not torch.equal(read_checkpoint(path)["state_dict"]["weight"], weight)  # torch doesn't see it
     with pytest.raises(CheckpointError, match="data/0 in it is not what was written"):
         check_sums(path)
-    with pytest.raises(cli.UserError, match=r"no checkpoint in .* can be read"):
-        cli.checkpoint_to_resume(str(tmp_path))
+    with pytest.raises(UserError, match=r"no checkpoint in .* can be read"):
+        checkpoint_to_resume(str(tmp_path))
 
 
 def test_a_file_of_another_kind_has_no_sums(tmp_path):

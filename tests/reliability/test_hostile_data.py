@@ -15,9 +15,18 @@ from mmcv.transforms import LoadImageFromFile as LoadOfMMCV
 from mmdet.visualization import DetLocalVisualizer
 
 from toolbox import ROOT, load_tool
-from visdet_assigners import cli
-from visdet_assigners.annotations import AnnotationError, check_annotations, read_json
-from visdet_assigners.images import ImageError, LoadImageFromFile, header_fault, is_below, leads_out, real_folders
+from visdet_assigners.commands.config import read_config
+from visdet_assigners.registry import typed_nodes
+from visdet_assigners.training.annotations import AnnotationError, check_annotations, read_json
+from visdet_assigners.training.datasets import guard_images
+from visdet_assigners.training.images import (
+    ImageError,
+    LoadImageFromFile,
+    header_fault,
+    is_below,
+    leads_out,
+    real_folders,
+)
 
 CONFIG = str(ROOT / "configs/atss/atss_r18_fpn_12e_shapes.py")
 SHORT = ["train_dataloader.batch_size=2", "train_cfg.max_epochs=1", "val_cfg=None", "val_dataloader=None",
@@ -237,10 +246,10 @@ def test_every_config_is_guarded():
     theirs = ("atss/atss_r50_fpn_1x_coco", "yolox/yolox_s_8xb8-300e_coco", "rtmdet/rtmdet-ins_s_8xb32-300e_coco")
     configs += [Path(mmdet.__file__).parent / f".mim/configs/{name}.py" for name in theirs]
     for path in configs:
-        cfg = cli.read_config(str(path))
-        cli.guard_images(cfg, ["train", "val", "test"])
+        cfg = read_config(str(path))
+        guard_images(cfg, ["train", "val", "test"])
         for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
-            kinds = {str(node["type"]) for _, node in cli.typed_nodes(cfg[loader].dataset, "")}
+            kinds = {str(node["type"]) for _, node in typed_nodes(cfg[loader].dataset, "")}
             assert {kind for kind in kinds if "LoadImage" in kind} == {"visdet_assigners.LoadImageFromFile"}, path
 
 
@@ -282,7 +291,7 @@ def test_seen_before_the_start(choice, shapes, capsys, monkeypatch):
     (shapes / "images/train/000001.jpg").write_bytes(b"")
     (shapes / "images/train/000003.jpg").write_text("no picture")
     tool, begun = load_tool("train"), []
-    monkeypatch.setattr(tool.cli, "build_runner", lambda cfg: begun.append(cfg) or type("", (), {"train": list})())
+    monkeypatch.setattr(tool, "build_runner", lambda cfg: begun.append(cfg) or type("", (), {"train": list})())
     arguments = [CONFIG, "--check-images", "--bad-images", choice]
     if choice == "stop":
         with pytest.raises(SystemExit):

@@ -14,8 +14,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from linear_training import train
-from visdet_assigners import cli
-from visdet_assigners.checkpoints import check_sums, checkpoints_of, read_checkpoint
+from visdet_assigners.training.checkpoints import check_sums, checkpoints_of, read_checkpoint
+from visdet_assigners.training.running import checkpoint_to_resume
 
 WIDTH = 500_000  # a checkpoint of 12 MB: most of the time goes into writing
 
@@ -23,7 +23,7 @@ WIDTH = 500_000  # a checkpoint of 12 MB: most of the time goes into writing
 def keep_training(folder, begun, hook):
     """Resume, and train until the kill comes."""
     Runner._log_env = lambda *_: None  # asks compilers and git for their versions, which takes longer than the rest
-    newest = cli.checkpoint_to_resume(str(folder)) if hook.startswith("visdet") else None
+    newest = checkpoint_to_resume(str(folder)) if hook.startswith("visdet") else None
     more = dict(load_from=newest, resume=newest is not None)
     more["optim_wrapper"] = dict(optimizer=dict(type="SGD", lr=0.1, momentum=0.9))
     more["custom_hooks"] = [Begun(begun)]
@@ -94,7 +94,7 @@ def test_resume_skips_what_is_not_whole(tmp_path, capsys):
     newest, second, third, _ = checkpoints_of(tmp_path)
     newest.write_bytes(newest.read_bytes()[:-1000])
     second.write_bytes(b"")
-    assert cli.checkpoint_to_resume(str(tmp_path)) == str(third)
+    assert checkpoint_to_resume(str(tmp_path)) == str(third)
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 2
     for line, path in zip(told, (newest, second)):

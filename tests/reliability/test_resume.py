@@ -18,8 +18,8 @@ from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.runner import Runner, loops
 
 from toolbox import ROOT, load_tool
-from visdet_assigners.checkpoints import STATES, checkpoints_of, read_checkpoint
-from visdet_assigners.randomness import KEY, LoaderStates
+from visdet_assigners.training.checkpoints import STATES, checkpoints_of, read_checkpoint
+from visdet_assigners.training.randomness import KEY, LoaderStates
 
 OURS = "visdet_assigners.SafeCheckpointHook"
 

@@ -14,7 +14,14 @@ from mmengine.config import Config
 from mmengine.registry import HOOKS, DefaultScope
 
 from toolbox import ROOT, load_tool
-from visdet_assigners import ATSSAssigner, cli, registry
+from visdet_assigners import ATSSAssigner, registry
+from visdet_assigners.commands.config import load_config
+from visdet_assigners.commands.errors import user_errors
+from visdet_assigners.commands.options import ArgumentParser, add_config_arguments, add_runner_arguments
+from visdet_assigners.errors import UserError
+from visdet_assigners.training.config_assigners import apply_assigners, check_assigners
+from visdet_assigners.training.datasets import check_data
+from visdet_assigners.training.running import checkpoint_to_resume, load_checkpoint
 
 SHAPES_CONFIG = str(ROOT / "configs" / "atss" / "atss_r18_fpn_12e_shapes.py")
 ASSIGNER = "model.train_cfg.assigner"
@@ -42,9 +49,9 @@ def shapes(tmp_path_factory) -> str:
 
 
 def parse(*argv: str):
-    parser = cli.ArgumentParser()
-    cli.add_config_arguments(parser)
-    cli.add_runner_arguments(parser)
+    parser = ArgumentParser()
+    add_config_arguments(parser)
+    add_runner_arguments(parser)
     return parser.parse_args(list(argv))
 
 
@@ -126,7 +133,8 @@ def test_mmcv_without_operators(monkeypatch, capsys):
 
 
 def test_mmdet_is_missing(monkeypatch, capsys):
-    monkeypatch.setattr(cli, "find_spec", lambda name: None if name == "mmdet" else object())
+    found = "visdet_assigners.commands.config.find_spec"
+    monkeypatch.setattr(found, lambda name: None if name == "mmdet" else object())
     assert "tools/setup.sh" in one_error_line(lambda: train.main([SHAPES_CONFIG]), capsys)
 
 
@@ -166,7 +174,7 @@ def test_a_process_of_its_own_exits_with_status_2_and_no_traceback(tmp_path):
 
 def test_unknown_type_of_any_registry_is_the_users_mistake(capsys):
     def run():
-        with cli.user_errors():
+        with user_errors():
             HOOKS.build({"type": "NoSuchHook"})
 
     line = one_error_line(run, capsys)
@@ -176,7 +184,7 @@ def test_unknown_type_of_any_registry_is_the_users_mistake(capsys):
 
 @pytest.mark.parametrize("bug", [KeyError("boxes"), KeyError(), TypeError("f() takes 1"), ValueError("shapes differ")])
 def test_a_bug_keeps_its_traceback(bug):
-    with pytest.raises(type(bug)) as caught, cli.user_errors():
+    with pytest.raises(type(bug)) as caught, user_errors():
         raise bug
     assert caught.value is bug
 
@@ -187,8 +195,8 @@ def test_a_bug_in_a_constructor_keeps_its_traceback(bug):
         def __init__(self, topk=9):
             raise bug
 
-    with pytest.raises(bug), cli.user_errors():
-        cli.check_assigners(Config({"model": {"assigner": {"type": Buggy, "topk": 3}}}))
+    with pytest.raises(bug), user_errors():
+        check_assigners(Config({"model": {"assigner": {"type": Buggy, "topk": 3}}}))
 
 
 # ------------------------------------------------------------------------------------------------ data and work folder
@@ -213,7 +221,7 @@ def strings(value):
 )
 def test_data_root_reaches_every_data_set_and_metric(config, old, root, tmp_path):
     path = write(tmp_path / "inherits.py", f"_base_ = {config!r}\n")
-    before, after = cli.load_config(parse(path)), cli.load_config(parse(path, "--cfg-options", f"data_root={root}"))
+    before, after = load_config(parse(path)), load_config(parse(path, "--cfg-options", f"data_root={root}"))
     moved = [text for text in strings(before.to_dict()) if text.startswith(old)]
     assert len(moved) >= 5
     assert not [text for text in strings(after.to_dict()) if text.startswith(old)]
@@ -223,7 +231,7 @@ def test_data_root_reaches_every_data_set_and_metric(config, old, root, tmp_path
 
 def test_an_option_for_one_data_set_goes_before_data_root():
     options = ["data_root=elsewhere", "train_dataloader.dataset.data_root=here"]
-    cfg = cli.load_config(parse(SHAPES_CONFIG, "--cfg-options", *options))
+    cfg = load_config(parse(SHAPES_CONFIG, "--cfg-options", *options))
     assert cfg.train_dataloader.dataset.data_root == "here"
     assert cfg.val_dataloader.dataset.data_root == "elsewhere"
 
@@ -235,10 +243,10 @@ def test_an_option_for_one_data_set_goes_before_data_root():
 def test_data_root_from_the_environment(config, variable, monkeypatch):
     config = str(ROOT / "configs" / "atss" / config)
     monkeypatch.setenv(variable, "/from/environment")
-    cfg = cli.load_config(parse(config))
+    cfg = load_config(parse(config))
     assert cfg.train_dataloader.dataset.data_root.rstrip("/") == "/from/environment"
     assert cfg.val_evaluator.ann_file.startswith("/from/environment/annotations/")
-    cfg = cli.load_config(parse(config, "--cfg-options", "data_root=/from/options"))
+    cfg = load_config(parse(config, "--cfg-options", "data_root=/from/options"))
     assert cfg.train_dataloader.dataset.data_root == "/from/options"
     assert cfg.val_evaluator.ann_file.startswith("/from/options/annotations/")
 
@@ -246,10 +254,10 @@ def test_data_root_from_the_environment(config, variable, monkeypatch):
 def test_work_dir_of_the_command_line_goes_before_the_configs_before_the_name(tmp_path):
     plain = write(tmp_path / "plain.py", "model = dict()\n")
     named = write(tmp_path / "named.py", "work_dir = 'of_config'\n")
-    assert cli.load_config(parse(plain)).work_dir == "work_dirs/plain"
-    assert cli.load_config(parse(named)).work_dir == "of_config"
-    assert cli.load_config(parse(named, "--work-dir", "of_option")).work_dir == "of_option"
-    assert cli.load_config(parse(plain, "--cfg-options", "work_dir=of_cfg_options")).work_dir == "of_cfg_options"
+    assert load_config(parse(plain)).work_dir == "work_dirs/plain"
+    assert load_config(parse(named)).work_dir == "of_config"
+    assert load_config(parse(named, "--work-dir", "of_option")).work_dir == "of_option"
+    assert load_config(parse(plain, "--cfg-options", "work_dir=of_cfg_options")).work_dir == "of_cfg_options"
 
 
 def data_config(dataset: dict, **loop) -> Config:
@@ -270,15 +278,15 @@ MISSING = {"type": "CocoDataset", "data_root": "nowhere/", "ann_file": "a.json"}
     ],
 )  # fmt: skip
 def test_missing_data_are_found_inside_wrapped_data_sets(dataset, where):
-    with pytest.raises(cli.UserError, match=rf"data root nowhere/ of train_dataloader\.{where} doesn't exist"):
-        cli.check_data(data_config(dataset), ["train"])
+    with pytest.raises(UserError, match=rf"data root nowhere/ of train_dataloader\.{where} doesn't exist"):
+        check_data(data_config(dataset), ["train"])
 
 
 def test_data_that_need_not_exist():
-    cli.check_data(data_config({**MISSING, "backend_args": {"backend": "petrel"}}), ["train"])
-    cli.check_data(data_config({**MISSING, "data_root": "s3://bucket/"}), ["train"])
-    cli.check_data(data_config(MISSING, train_cfg=None), ["train"])
-    cli.check_data(data_config(MISSING), ["val", "test"])
+    check_data(data_config({**MISSING, "backend_args": {"backend": "petrel"}}), ["train"])
+    check_data(data_config({**MISSING, "data_root": "s3://bucket/"}), ["train"])
+    check_data(data_config(MISSING, train_cfg=None), ["train"])
+    check_data(data_config(MISSING), ["val", "test"])
 
 
 # --------------------------------------------------------------------------------------------------------- assigners
@@ -299,7 +307,7 @@ def assigner_config(tmp_path, *types, **extra) -> str:
 )
 def test_whose_assigner_an_untouched_mmdet_config_gets(which, package, tmp_path):
     path = write(tmp_path / "inherits.py", "_base_ = 'mmdet::atss/atss_r50_fpn_1x_coco.py'\n")
-    assigner = built(cli.load_config(parse(path, "--assigners", which)))
+    assigner = built(load_config(parse(path, "--assigners", which)))
     assert type(assigner).__name__ == "ATSSAssigner"
     assert type(assigner).__module__.split(".")[0] == package
 
@@ -314,7 +322,7 @@ detr = dict(type='visdet_assigners.HungarianAssigner',
 model = dict(train_cfg=dict(rcnn=[dict(assigner=rcnn)], assigner=detr))
 """
     path = write(tmp_path / "ours.py", text + imports)
-    cfg = cli.load_config(parse(path, "--assigners", "mmdet"))
+    cfg = load_config(parse(path, "--assigners", "mmdet"))
     hungarian = built(cfg)
     rcnn = built(Config({"model": {"train_cfg": cfg.model.train_cfg.rcnn[0]}}))
     parts = [hungarian, *hungarian.match_costs, rcnn, rcnn.iou_calculator]
@@ -326,7 +334,7 @@ model = dict(train_cfg=dict(rcnn=[dict(assigner=rcnn)], assigner=detr))
 def test_plain_names_stay_as_heads_may_ask_for_them():
     cfg = Config({"model": {"train_cfg": {"assigner": {"type": "PointAssigner"}}}})
     for which, package in (("visdet", "visdet_assigners"), ("mmdet", "mmdet")):
-        cli.apply_assigners(cfg, which)
+        apply_assigners(cfg, which)
         assert cfg.model.train_cfg.assigner.type == "PointAssigner"
         assert type(built(cfg, "assigner")).__module__.split(".")[0] == package
 
@@ -334,9 +342,9 @@ def test_plain_names_stay_as_heads_may_ask_for_them():
 def test_classes_as_types_are_exchanged_both_ways():
     cfg = Config({"model": {"train_cfg": {"ours": {"type": ATSSAssigner, "topk": 9}, "theirs": {"type": MMDetMaxIoU}}}})
     both = cfg.model.train_cfg
-    cli.apply_assigners(cfg, "mmdet")
+    apply_assigners(cfg, "mmdet")
     assert (both.ours.type, both.theirs.type) == ("mmdet.ATSSAssigner", MMDetMaxIoU)
-    cli.apply_assigners(cfg, "visdet")
+    apply_assigners(cfg, "visdet")
     assert (both.ours.type, both.theirs.type) == ("mmdet.ATSSAssigner", "visdet_assigners.MaxIoUAssigner")
     assert type(built(cfg, "ours")) is ATSSAssigner
 
@@ -355,7 +363,7 @@ def test_types_of_other_registries_are_left_alone(tmp_path):
     text += "custom_hooks = [dict(type='visdet_assigners.AssignmentHook')]\n"
     path = assigner_config(tmp_path, "visdet_assigners.ATSSAssigner", text=text)
     for which in ("visdet", "mmdet"):
-        cfg = cli.load_config(parse(path, "--assigners", which))
+        cfg = load_config(parse(path, "--assigners", which))
         assert cfg.model.bbox_head.type == "ATSSHead"
         assert cfg.custom_hooks[0].type == "visdet_assigners.AssignmentHook"
 
@@ -364,7 +372,7 @@ def test_every_config_of_the_package_passes_the_check_of_its_assigners():
     configs = sorted((ROOT / "configs").glob("[a-z]*/*.py"))
     assert len(configs) >= 21
     for config in configs:
-        cli.check_assigners(cli.load_config(parse(str(config))))
+        check_assigners(load_config(parse(str(config))))
 
 
 # ------------------------------------------------------------------------------------------------------- whole runs
@@ -449,7 +457,7 @@ class TestCheckpoints:
 
         buffer = HistoryBuffer([1.0, 2.0], [1, 1])
         torch.save(dict(state_dict={"a": torch.ones(2)}, message_hub=dict(loss=buffer)), tmp_path / "epoch_1.pth")
-        loaded = cli.load_checkpoint(str(tmp_path / "epoch_1.pth"))
+        loaded = load_checkpoint(str(tmp_path / "epoch_1.pth"))
         assert loaded["message_hub"]["loss"].mean() == 1.5
 
     @pytest.mark.parametrize("content", ["code", "attribute", "cut off", "list"])
@@ -460,20 +468,20 @@ class TestCheckpoints:
         if content == "cut off":
             path.write_bytes(path.read_bytes()[:40])
         message = {"code": "which could run code", "attribute": "damaged", "cut off": "damaged", "list": "a list"}
-        with pytest.raises(cli.UserError, match=message[content]):
-            cli.load_checkpoint(str(path))
+        with pytest.raises(UserError, match=message[content]):
+            load_checkpoint(str(path))
 
     def test_resume_skips_what_is_not_whole(self, tmp_path, capsys):
-        assert cli.checkpoint_to_resume(str(tmp_path)) is None
+        assert checkpoint_to_resume(str(tmp_path)) is None
         for epoch in (1, 2, 10):
             torch.save(dict(state_dict={}), tmp_path / f"epoch_{epoch}.pth")
         (tmp_path / "epoch_10.pth").write_bytes(b"half")
-        assert cli.checkpoint_to_resume(str(tmp_path)) == str(tmp_path / "epoch_2.pth")
+        assert checkpoint_to_resume(str(tmp_path)) == str(tmp_path / "epoch_2.pth")
         assert "not resumed from" in capsys.readouterr().err
         for epoch in (1, 2):
             (tmp_path / f"epoch_{epoch}.pth").write_bytes(b"")
-        with pytest.raises(cli.UserError, match=r"no checkpoint in .* can be read"):
-            cli.checkpoint_to_resume(str(tmp_path))
+        with pytest.raises(UserError, match=r"no checkpoint in .* can be read"):
+            checkpoint_to_resume(str(tmp_path))
 
 
 class Harmful:

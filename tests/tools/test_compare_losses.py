@@ -9,8 +9,8 @@ import pytest
 from mmengine.config import Config
 
 from toolbox import ROOT, load_tool
-from visdet_assigners import cli
 from visdet_assigners.assigners import atss
+from visdet_assigners.commands.config import set_data_root
 
 compare = load_tool("compare_losses")
 
@@ -88,7 +88,7 @@ def test_assigners_that_mmdet_lacks_train_as_those_that_do_the_same_there(shapes
     for options in ({}, changes):
         cfg = Config.fromfile(ROOT / "configs" / config)
         cfg.merge_from_dict(options)
-        cli.set_data_root(cfg, shapes)
+        set_data_root(cfg, shapes)
         loader = cfg.train_dataloader
         loader.update(batch_size=2, num_workers=0, persistent_workers=False)
         loader.dataset.metainfo = {"classes": ("circle", "rectangle", "triangle", "star")[: num_classes(cfg)]}

@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from visdet_assigners.checkpoints import guard_mmengine
-from visdet_assigners.cli import UserError
+from visdet_assigners.errors import UserError
 from visdet_assigners.observe.masks import matched_masks
 from visdet_assigners.observe.tap import AssignmentRecord, record_assignments
+from visdet_assigners.training.checkpoints import guard_mmengine
 
 
 def build_dataset(cfg: Config, phase: str) -> Any:

@@ -9,8 +9,14 @@ import torch
 from mmengine.hooks import CheckpointHook
 
 from linear_training import train
-from visdet_assigners import checkpoints
-from visdet_assigners.checkpoints import BACKEND, SafeCheckpointHook, WholeFilesBackend, checkpoints_of, write_whole
+from visdet_assigners.training import checkpoints
+from visdet_assigners.training.checkpoints import (
+    BACKEND,
+    SafeCheckpointHook,
+    WholeFilesBackend,
+    checkpoints_of,
+    write_whole,
+)
 
 
 def names(folder):

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from visdet_assigners.annotations import AnnotationError, check_annotations
+from visdet_assigners.training.annotations import AnnotationError, check_annotations
 
 SOUND = {
     "images": [{"id": number, "file_name": f"{number}.jpg", "width": 40, "height": 30} for number in (1, 2)],

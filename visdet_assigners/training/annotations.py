@@ -16,7 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from visdet_assigners.images import header_fault, is_below, leads_out, mask_fault, real_folders, size_fault
+from visdet_assigners.training.images import header_fault, is_below, leads_out, mask_fault, real_folders, size_fault
 
 Item = Mapping[str, Any]
 """An image or an annotation of a COCO file."""

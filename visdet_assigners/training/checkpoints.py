@@ -29,8 +29,8 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
-from visdet_assigners.randomness import LoaderStates, State, random_state, set_random_state
 from visdet_assigners.registry import HOOKS
+from visdet_assigners.training.randomness import LoaderStates, State, random_state, set_random_state
 
 BACKEND = "visdet_assigners.whole_files"
 PART = ".part"

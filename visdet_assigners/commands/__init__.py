@@ -1,0 +1,1 @@
+"""What the command line shares: options, the config, the user's mistakes."""

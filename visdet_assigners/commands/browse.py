@@ -1,0 +1,146 @@
+"""Draw which priors or queries a detector's assigners give to each object, on the images of its data set.
+
+Each image goes through the model's own training step, without gradients, so that any config of mmdet works; each
+assigner gets a picture of its own, or only those that --assigner names.  Assigners that look at anchors alone are shown
+exactly, with or without a checkpoint; those that look at predictions (SimOTA, TaskAligned, Hungarian, and MaxIoU on
+proposals) need one.
+"""
+
+import argparse
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import set_random_seed
+from mmengine.visualization import Visualizer
+from tqdm import tqdm
+
+from visdet_assigners.commands.config import load_config
+from visdet_assigners.commands.errors import user_errors
+from visdet_assigners.commands.options import ArgumentParser, add_config_arguments
+from visdet_assigners.errors import UserError
+from visdet_assigners.observe import AssignmentRecord
+from visdet_assigners.observe.detector import assignments, build_dataset, build_model
+from visdet_assigners.observe.draw import draw_assignments, panels_of, render, save
+from visdet_assigners.training.config_assigners import check_assigners
+from visdet_assigners.training.datasets import check_data
+from visdet_assigners.training.running import check_checkpoint
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = ArgumentParser(description=__doc__)
+    add_config_arguments(parser)
+    parser.add_argument("checkpoint", nargs="?", help="checkpoint file; without one the weights are random")
+    parser.add_argument("--out-dir", help="folder for the pictures (default: work_dirs/CONFIG/assignments)")
+    parser.add_argument("--phase", choices=["train", "val"], default="train", help="which data set (default: train)")
+    parser.add_argument(
+        "-n", "--show-number", type=int, default=10, help="how many images that have objects (default: 10)"
+    )
+    parser.add_argument("--assigner", metavar="PART", help="draw only the assigners whose name has this part, as "
+                        "roi_head or bbox_assigner[1] (default: all)")  # fmt: skip
+    parser.add_argument("--epoch", type=int, help="for heads that change their assigner while training, as TOOD does "
+                        "(default: the checkpoint's, else 0)")  # fmt: skip
+    parser.add_argument("--all-levels", action="store_true", help="also draw levels where nothing is positive")
+    parser.add_argument("--panel-width", type=int, metavar="PIXELS", help="width of an image in the pictures")
+    show = parser.add_mutually_exclusive_group()
+    show.add_argument("--show", action="store_true", help="also show each picture in a window; space goes on")
+    show.add_argument("--not-show", action="store_false", dest="show", help="only write the pictures (default)")
+    return parser.parse_args(argv)
+
+
+def open_window() -> Visualizer:
+    """Return what shows pictures in a window, where there is a display."""
+    figure = plt.figure()
+    plt.close(figure)
+    if figure.canvas.required_interactive_framework is None:
+        raise UserError("--show needs a display and there is none; leave it out and look at the files")
+    return Visualizer()
+
+
+def with_objects(dataset: Any) -> Iterator[dict]:
+    """Yield the images that have an object."""
+    for index in range(len(dataset)):
+        item = dataset[index]
+        if item is not None and len(item["data_samples"].gt_instances):
+            yield item
+
+
+def by_assigner(records: Sequence[AssignmentRecord]) -> Iterator[list[AssignmentRecord]]:
+    """Group the records that belong in one picture: all calls of an assigner, such as those of DETR's layers."""
+    for where in dict.fromkeys(record.where for record in records):
+        drawable = [record for record in records if record.where == where and panels_of(record)]
+        if drawable:
+            yield drawable
+
+
+def browse(cfg: Config, args: argparse.Namespace) -> None:
+    """Draw and write the pictures."""
+    set_random_seed(0)  # the same command draws the same pictures
+    init_default_scope(cfg.get("default_scope", "mmdet"))
+    dataset = build_dataset(cfg, args.phase)
+    model = build_model(cfg, args.checkpoint, args.epoch)
+    classes = dataset.metainfo.get("classes") or ()
+    folder = Path(args.out_dir or Path(cfg.work_dir) / "assignments")
+    folder.mkdir(parents=True, exist_ok=True)
+    window = open_window() if args.show else None
+
+    written = 0
+    calls = 0
+    predicted = set()
+    found: set[str] = set()
+    for item in tqdm(
+        itertools.islice(with_objects(dataset), args.show_number),
+        total=min(args.show_number, len(dataset)),
+        desc="drawing assignments",
+        unit="image",
+    ):
+        image, sample, records = assignments(model, item)
+        calls += len(records)
+        names = [classes[label] if label < len(classes) else str(label) for label in sample.gt_instances.labels]
+        for group in by_assigner(records):
+            found.add(group[0].where)
+            if args.assigner and args.assigner not in group[0].where:
+                continue
+            where = re.sub(r"[^\w.]", "", group[0].where)
+            figure = draw_assignments(image, group, names, args.panel_width, args.all_levels)
+            save(figure, folder / f"{Path(sample.img_path).stem}.{where}.png")
+            written += 1
+            if any(record.reads_predictions for record in group):
+                predicted.add(f"{group[0].assigner} ({group[0].where})")
+            if window is not None:
+                window.show(render(figure), win_name=f"{sample.img_path} {where}")
+    if calls == 0:
+        raise UserError(
+            f"{type(model).__name__} called no assigner, so there is nothing to draw: its head computes targets "
+            "itself, or no image has an object; choose another config, or --phase"
+        )
+    if not found:
+        raise UserError(
+            f"{type(model).__name__} assigns neither priors, boxes nor MaskFormer's masks, so this tool can't draw it; "
+            "choose another config"
+        )
+    if not written:
+        raise UserError(f"--assigner {args.assigner}: the model calls {', '.join(sorted(found))}; name a part of these")
+    print(f"{written} pictures in {folder}")
+    if predicted and args.checkpoint is None:
+        print(f"The weights are random, so what depends on predictions means nothing: {', '.join(sorted(predicted))}; "
+              "give a CHECKPOINT")  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draw as the command line says."""
+    with user_errors():
+        args = parse_args(argv)
+        if args.show_number < 1:
+            raise UserError(f"--show-number {args.show_number}: give the number of images, at least 1")
+        cfg = load_config(args)
+        check_checkpoint(args.checkpoint, "check the path, or leave it out")
+        check_data(cfg, [args.phase])
+        check_assigners(cfg)
+        browse(cfg, args)

@@ -1,0 +1,68 @@
+"""Count the places where the heads of a detector disagree: one's positive is the other's background, or another object.
+
+The Co-DETR paper blames such conflicts for what goes wrong beyond two heads.  For heads whose assigners look at priors
+alone this needs no weights and no images, only annotations; others are left out.
+
+    python tools/codetr_conflicts.py configs/co_detr/co-deformable-detr-atss-rcnn_r18_12e_bccd.py
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from mmengine.registry import init_default_scope
+from tqdm import tqdm
+
+from visdet_assigners.codetr import Conflict, assignment_conflict
+from visdet_assigners.commands.config import load_config
+from visdet_assigners.commands.errors import user_errors
+from visdet_assigners.commands.options import ArgumentParser, add_config_arguments
+from visdet_assigners.errors import UserError
+from visdet_assigners.observe.detector import assignments, blank_images, build_dataset, build_model, load_item
+from visdet_assigners.training.datasets import check_data
+
+
+def parse_args(argv: Sequence[str] | None):
+    """Read the command line."""
+    parser = ArgumentParser(description=__doc__.split("\n\n")[0])
+    add_config_arguments(parser)
+    parser.add_argument("--max-images", type=int, default=200, metavar="N", help="the first N images (default: 200)")
+    return parser.parse_args(argv)
+
+
+def count_conflicts(cfg, max_images: int) -> dict[tuple[str, str], Conflict]:
+    """Go through the training set; the conflicts of each pair of heads, by where their assigners are held."""
+    dataset = build_dataset(cfg, "train")
+    blank_images(dataset)
+    model = build_model(cfg, None)
+    found: dict[tuple[str, str], Conflict] = {}
+    for index in tqdm(range(min(max_images, len(dataset))), desc="assigning", unit="image"):
+        item = load_item(dataset, index)
+        if item is None:
+            continue
+        decided = {one.where: one.gt_index + 1 for one in assignments(model, item)[2] if not one.reads_predictions}
+        for pair in itertools.combinations(decided, 2):
+            first, second = (decided[where] for where in pair)
+            places = min(len(first), len(second))
+            if places and max(len(first), len(second)) % places == 0:
+                found[pair] = found.get(pair, Conflict()) + assignment_conflict(first, second, places)
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Count as the command line says."""
+    with user_errors():
+        args = parse_args(argv)
+        if args.max_images < 1:
+            raise UserError(f"--max-images {args.max_images}: give a number of images, at least 1")
+        cfg = load_config(args)
+        check_data(cfg, ["train"])
+        init_default_scope(cfg.get("default_scope", "mmdet"))
+        found = count_conflicts(cfg, args.max_images)
+        if not found:
+            raise UserError(f"{args.config} has no two heads on the same places whose assigners look at priors alone")
+        print("| heads | places | background in one | other object | share |")
+        print("| --- | ---: | ---: | ---: | ---: |")
+        for pair, one in found.items():
+            print(f"| {' and '.join(pair)} | {one.places} | {one.one_sided} | {one.other_object} | {one.share:.1%} |")

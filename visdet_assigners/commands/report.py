@@ -1,0 +1,130 @@
+"""Report what a detector's assigners give to the objects of a whole data set: one HTML page, and its numbers as JSON.
+
+    python tools/assignment_report.py configs/atss/atss_r50_fpn_1x_coco.py
+
+For assigners that look at priors alone (MaxIoU on anchors, ATSS, ...) the annotations are enough: no weights and no
+images are read, but for the few pictures on the page.  Those that look at predictions (SimOTA, TaskAligned, Hungarian,
+and MaxIoU on proposals) need a checkpoint, and the network runs on each image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from tqdm import tqdm
+
+from visdet_assigners.commands.config import load_config
+from visdet_assigners.commands.errors import user_errors
+from visdet_assigners.commands.options import ArgumentParser, add_config_arguments
+from visdet_assigners.errors import UserError
+from visdet_assigners.observe.charts import as_jpeg_address
+from visdet_assigners.observe.detector import (
+    ask_without_network,
+    assignments,
+    blank_images,
+    build_dataset,
+    build_model,
+    numbered_items,
+    without_network,
+)
+from visdet_assigners.observe.draw import draw_assignments, panels_of
+from visdet_assigners.observe.report import Report
+from visdet_assigners.observe.tap import decoder_layers
+from visdet_assigners.training.config_assigners import check_assigners
+from visdet_assigners.training.datasets import check_data
+from visdet_assigners.training.running import check_checkpoint
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_config_arguments(parser)
+    parser.add_argument("checkpoint", nargs="?", help="checkpoint file, for assigners that look at predictions")
+    parser.add_argument("--out-dir", help="folder for report.html and report.json (default: work_dirs/CONFIG)")
+    parser.add_argument("--phase", choices=["train", "val"], default="train", help="which data set (default: train)")
+    parser.add_argument("--max-images", type=int, metavar="N", help="the first N images (default: all)")
+    parser.add_argument("--pictures", type=int, default=6, metavar="N",
+                        help="pictures for each assigner on the page, those with the most objects without a positive "
+                        "(default: 6)")  # fmt: skip
+    parser.add_argument("--epoch", type=int, help="for heads that change their assigner while training, as TOOD does "
+                        "(default: the checkpoint's, else 0)")  # fmt: skip
+    return parser.parse_args(argv)
+
+
+def make_report(cfg: Config, args: argparse.Namespace) -> Report:
+    """Go through the data set."""
+    init_default_scope(cfg.get("default_scope", "mmdet"))
+    with_images = build_dataset(cfg, args.phase)
+    dataset = build_dataset(cfg, args.phase)
+    blank_images(dataset)
+    model = build_model(cfg, args.checkpoint, args.epoch)
+    alone = ask_without_network(model, dataset) if args.checkpoint is None else set()
+    without = bool(alone)
+    names = dataset.metainfo.get("classes") or ()
+    title = f"Assignments of {Path(args.config).stem}, {args.phase} set"
+    report = Report(title, names, decoder_layers(model))
+    count = min(args.max_images or len(dataset), len(dataset))
+    left_out: set[str] = set()
+
+    mode: AbstractContextManager = without_network(model) if without else nullcontext()
+    with mode:
+        items = numbered_items(dataset if without else with_images, range(count))
+        for number, item in tqdm(items, "assigning", count, unit="image"):
+            _, sample, records = assignments(model, item)
+            if without:
+                left_out |= {f"{record.assigner} ({record.where})" for record in records if record.where not in alone}
+                records = [record for record in records if record.where in alone]
+            report.add(number, str(sample.img_path), records, sample.gt_instances.labels.cpu())
+        for where in report.assigners:
+            chosen = report.to_show(where, args.pictures)
+            for number, item in tqdm(numbered_items(with_images, chosen), "drawing", len(chosen), unit="image"):
+                image, sample, records = assignments(model, item)
+                mine = [record for record in records if record.where == where and panels_of(record)]
+                if mine:
+                    labels = [report.class_name(label) for label in sample.gt_instances.labels.tolist()]
+                    report.pictures[where, number] = as_jpeg_address(draw_assignments(image, mine, labels))
+    if without and hasattr(model, "roi_head"):
+        left_out.add("those of the second stage")
+    if left_out:
+        report.notes.append(f"Left out, as they look at predictions: {', '.join(sorted(left_out))}; "
+                            "with a CHECKPOINT they are there.")  # fmt: skip
+    report.random_weights = args.checkpoint is None
+    if report.random_weights and not without:
+        report.notes.append("The weights are random: only what depends on anchors or points alone is right.")
+    if not report.assigners:
+        raise UserError(
+            f"{type(model).__name__} called no assigner, so there is nothing to report: its head computes targets "
+            "itself, or no image has an object; choose another config, or --phase"
+        )
+    return report
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Report as the command line says."""
+    with user_errors():
+        args = parse_args(argv)
+        if args.max_images is not None and args.max_images < 1:
+            raise UserError(f"--max-images {args.max_images}: give a number of images, at least 1")
+        cfg = load_config(args)
+        check_checkpoint(args.checkpoint, "check the path, or leave it out")
+        check_data(cfg, [args.phase])
+        check_assigners(cfg)
+        report = make_report(cfg, args)
+        folder = Path(args.out_dir or cfg.work_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        data = report.as_json()
+        (folder / "report.html").write_text(report.html(), encoding="utf-8")
+        (folder / "report.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
+    for where, section in data["assigners"].items():
+        print(f"\n{section['assigner']} ({where}), {section['objects']} objects in {data['images']} images")
+        for finding in section["verdict"]:
+            print(f"  {'!' if finding['wrong'] else '-'} {finding['text']}")
+            if finding["advice"]:
+                print(f"      try: {finding['advice']}")
+    print(*(f"\n{note}" for note in report.notes), f"\n{folder / 'report.html'} and report.json", sep="")

@@ -1,0 +1,115 @@
+"""Put the evaluations of several trainings into one table, the mean over the seeds of each, and draw their curves.
+
+python tools/summarize_runs.py --run plain work_dirs/plain-0 work_dirs/plain-1 \
+        --run co-detr work_dirs/co-0 work_dirs/co-1 --out curves.png
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from visdet_assigners.commands.errors import user_errors
+from visdet_assigners.commands.options import ArgumentParser
+from visdet_assigners.errors import UserError
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+Curve = dict[int, float]
+
+
+def read_curve(folder: str, metric: str) -> Curve:
+    """Read the evaluations of the newest training in a work folder: value by training iteration."""
+    logs = sorted(Path(folder).glob("*/vis_data/scalars.json"))
+    if not logs:
+        raise UserError(f"{folder} holds no log of a training (TIMESTAMP/vis_data/scalars.json); give a --work-dir")
+    curve, iteration = {}, 0
+    for line in logs[-1].read_text().splitlines():
+        values = json.loads(line)
+        if metric in values:  # its own `step` is an epoch or an iteration, as the config has it
+            curve[iteration] = values[metric]
+        elif "loss" in values:
+            iteration = values["step"]
+    if not curve:
+        raise UserError(f"{logs[-1]} has no {metric}; choose another --metric, or train with an evaluation")
+    return curve
+
+
+def make_table(runs: Mapping[str, Sequence[Curve]], scale: float) -> str:
+    """Write a Markdown table: the mean over a run's seeds at each iteration, and each seed's value behind it."""
+    iterations = sorted({iteration for curves in runs.values() for curve in curves for iteration in curve})
+    head = "| | " + " | ".join(map(str, iterations)) + " |"
+    lines = [head, "| --- |" + " ---: |" * len(iterations)]
+    for name, curves in runs.items():
+        cells = []
+        for iteration in iterations:
+            values = [scale * curve[iteration] for curve in curves if iteration in curve]
+            seeds = f" ({' / '.join(f'{value:.1f}' for value in values)})" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):.1f}{seeds}" if values else "")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def draw_curves(runs: Mapping[str, Sequence[Curve]], metric: str, scale: float, path: str) -> None:
+    """Draw the mean of each run, and a band from its lowest seed to its highest."""
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    for name, curves in runs.items():
+        iterations = sorted(set.intersection(*(set(curve) for curve in curves)))
+        values = scale * np.array([[curve[iteration] for iteration in iterations] for curve in curves])
+        (line,) = axes.plot(iterations, values.mean(axis=0), marker="o", markersize=3, label=name)
+        axes.fill_between(iterations, values.min(axis=0), values.max(axis=0), color=line.get_color(), alpha=0.15)
+    axes.set(xlabel="iterations", ylabel=metric.replace("coco/bbox_mAP", "AP"), xlim=(0, None), ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def draw_last(runs: Mapping[str, Sequence[Curve]], metric: str, scale: float, path: str) -> None:
+    """Draw the last evaluation of each seed as a dot, and their mean as a bar, the first run on top."""
+    figure, axes = plt.subplots(figsize=(7, 0.8 + 0.3 * len(runs)), layout="constrained")
+    for row, curves in enumerate(runs.values()):
+        values = [scale * curve[max(curve)] for curve in curves]
+        axes.scatter(values, [row] * len(values), s=18, alpha=0.6, color="tab:blue", linewidths=0)
+        axes.scatter(np.mean(values), row, s=200, marker="|", color="black")
+        axes.annotate(f"{np.mean(values):.1f}", (np.mean(values), row), (0, 6), textcoords="offset points", fontsize=8)
+    axes.set_yticks(range(len(runs)), list(runs))
+    axes.set(xlabel=metric.replace("coco/bbox_mAP", "AP"), ylim=(len(runs) - 0.5, -0.7))
+    axes.grid(axis="x", alpha=0.3)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def parse_args(argv: Sequence[str] | None):
+    """Read the command line."""
+    parser = ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument(
+        "--run", nargs="+", action="append", required=True, metavar=("NAME", "DIR"),
+        help="a name, and the work folder of each seed; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--metric", default="coco/bbox_mAP", help="what to compare (default: %(default)s)")
+    parser.add_argument("--scale", type=float, default=100, help="factor of the values (default: %(default)s)")
+    parser.add_argument("--out", metavar="FILE.png", help="draw the curves into this file")
+    parser.add_argument("--last", metavar="FILE.png", help="draw the last evaluation of each seed into this file")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Summarize as the command line says."""
+    with user_errors():
+        args = parse_args(argv)
+        runs = {}
+        for name, *folders in args.run:
+            if not folders:
+                raise UserError(f"--run {name} names no work folder; write --run NAME DIR DIR ...")
+            runs[name] = [read_curve(folder, args.metric) for folder in folders]
+        print(make_table(runs, args.scale))
+        for draw, path in ((draw_curves, args.out), (draw_last, args.last)):
+            if path:
+                draw(runs, args.metric, args.scale, path)
+                print(path)

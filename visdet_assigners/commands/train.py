@@ -1,0 +1,95 @@
+"""Train a detector: mmdet's options, and --assigners, which says whose assigners label the priors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmengine.device import get_device
+
+from visdet_assigners.commands.config import load_config
+from visdet_assigners.commands.errors import user_errors
+from visdet_assigners.commands.options import ArgumentParser, add_config_arguments, add_runner_arguments
+from visdet_assigners.errors import UserError
+from visdet_assigners.training.config_assigners import check_assigners
+from visdet_assigners.training.datasets import check_annotation_files, check_data, guard_images
+from visdet_assigners.training.running import (
+    build_runner,
+    check_checkpoint,
+    checkpoint_to_resume,
+    lost_processes,
+    use_safe_checkpoints,
+)
+
+
+def parse_args(argv: Sequence[str] | None):
+    """Read the command line."""
+    parser = ArgumentParser(description=__doc__)
+    add_config_arguments(parser)
+    add_runner_arguments(parser)
+    parser.add_argument("--amp", action="store_true", help="train in mixed precision (needs a GPU)")
+    parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate with the batch size")
+    parser.add_argument(
+        "--bad-annotations",
+        choices=["skip", "stop"],
+        default="skip",
+        help="what to do about annotations that mmdet leaves out (boxes without area, outside their image, of unknown "
+        "categories): say how many and go on (default), or stop; what can't be used at all always stops",
+    )
+    parser.add_argument("--check-images", action="store_true", help="read the header of each image before the start")
+    parser.add_argument(
+        "--bad-images",
+        choices=["skip", "stop"],
+        default="stop",
+        help="what to do about an image to train on that is damaged, cut off or too large: stop (default), or name it "
+        "and take another; either way the path is told",
+    )
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CHECKPOINT",
+        help="go on from this checkpoint; without one, from the latest in the work folder that is whole",
+    )
+    return parser.parse_args(argv)
+
+
+def apply_options(cfg, args) -> None:
+    """Put ``--amp``, ``--auto-scale-lr`` and ``--resume`` into the config."""
+    if args.amp:
+        if get_device() == "cpu":
+            raise UserError("--amp needs a GPU and there is none; leave it out")
+        cfg.optim_wrapper.type = "AmpOptimWrapper"
+        cfg.optim_wrapper.loss_scale = "dynamic"
+    if args.auto_scale_lr:
+        scale = cfg.get("auto_scale_lr") or {}
+        if "enable" not in scale or "base_batch_size" not in scale:
+            raise UserError("--auto-scale-lr: the config says no auto_scale_lr = dict(enable=, base_batch_size=)")
+        cfg.auto_scale_lr.enable = True
+    if args.resume and args.resume != "auto":
+        cfg.resume, cfg.load_from = True, args.resume
+    if args.resume == "auto" or (cfg.get("resume") and not cfg.get("load_from")):
+        cfg.load_from = checkpoint_to_resume(cfg.work_dir)
+        cfg.resume = cfg.load_from is not None
+    else:
+        check_checkpoint(cfg.get("load_from"), "check the path, or leave it out")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train as the command line says."""
+    with user_errors():
+        args = parse_args(argv)
+        cfg = load_config(args)
+        apply_options(cfg, args)
+        use_safe_checkpoints(cfg)
+        check_data(cfg, ["train", "val"])
+        guard_images(cfg, ["train"], args.bad_images)
+        check_annotation_files(
+            cfg,
+            ["train", "val"],
+            stop=args.bad_annotations == "stop",
+            headers=args.check_images,
+            stop_at_images=args.bad_images == "stop",
+        )
+        check_assigners(cfg)
+        with lost_processes():
+            build_runner(cfg).train()

@@ -1,0 +1,3 @@
+"""What belongs to training alone: data, a config's assigners, images, checkpoints, random states; nothing that assigns
+imports it.
+"""
