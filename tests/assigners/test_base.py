@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import visdet_assigners as va
+from visdet_assigners import inputs
 from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin, levels_by_name
-from visdet_assigners.functional import inputs
 
 BOXES = torch.tensor([[0.0, 0.0, 10.0, 10.0], [5.0, 0.0, 15.0, 10.0], [40.0, 40.0, 50.0, 50.0]])
 
@@ -23,7 +23,7 @@ class Anything(OverlapMixin, BaseAssigner):
 
 @pytest.fixture
 def anything():
-    inputs.told.clear()
+    inputs.warned.clear()
     return Anything()
 
 
@@ -114,7 +114,7 @@ def test_an_object_of_no_area_is_told(anything, said, side):
 
 
 def test_an_object_that_is_taken_out_is_not_told_to_have_no_area(said):
-    inputs.told.clear()
+    inputs.warned.clear()
     boxes = torch.cat([BOXES, torch.full((1, 4), math.nan)])
     Anything(on_nonfinite="replace").read_ground_truths(Instances(bboxes=boxes, labels=torch.zeros(4).long()))
     (text,) = said()
@@ -125,7 +125,7 @@ def test_an_object_that_is_taken_out_is_not_told_to_have_no_area(said):
 def test_inverted_predictions_can_be_compared(way, monkeypatch):
     """Objects that are no boxes are taken out; what is predicted may be inverted."""
     monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", way)
-    monkeypatch.setattr(inputs, "_replaced", {})
+    monkeypatch.setattr(inputs, "_dropped", {})
     inverted = BOXES.flip(1)
     assigner = Anything(on_nonfinite="replace")
     with inputs.called("Anything", []):
@@ -133,7 +133,7 @@ def test_inverted_predictions_can_be_compared(way, monkeypatch):
         assert torch.equal(read, inverted)
         assert va.replaced_counts() == {}
         gts, _ = assigner.read_ground_truths(Instances(bboxes=inverted, labels=torch.tensor([0, 1, 2])))
-    assert inputs.taken_out(gts).all()
+    assert validity.is_dropped(gts).all()
     assert va.replaced_counts() == {("Anything", "gt_instances.bboxes"): 3}
 
 

@@ -22,8 +22,8 @@ from visdet_assigners.assigners.task_aligned import task_aligned
 from visdet_assigners.assigners.topk_hungarian import topk_hungarian
 from visdet_assigners.assigners.uniform import uniform
 from visdet_assigners.functional import inputs, overlaps
-from visdet_assigners.functional.blocks import limit_memory
 from visdet_assigners.registry import REGISTERED
+from visdet_assigners.settings import using
 
 BOX = torch.tensor([[0.0, 0.0, 16.0, 16.0]])
 LABELS = torch.tensor([1])
@@ -174,7 +174,7 @@ def test_thresholds_of_grid_that_are_met_exactly(blocks, device_path, monkeypatc
     responsible = torch.tensor([True, True, False, False, True])
 
     def found(*thresholds, **options):
-        with limit_memory(10**6 if blocks == 1 else 100):
+        with using(memory_budget=10**6 if blocks == 1 else 100):
             return grid(priors, BOX, responsible, *thresholds, **options).gt_index.tolist()
 
     none = dict(min_pos_iou=0.9)
@@ -281,7 +281,7 @@ def test_an_object_of_no_area_gets_no_point_whose_costs_overflow(device_path):
     gts = torch.tensor([[100.0, 100.0, 100.0, 200.0], [0.0, 0.0, 900.0, 900.0], [0.0, 0.0, 900.0, 900.0]])
     points = torch.tensor([[1.0, 1.0, 8.0], [899.0, 1.0, 8.0]])
     boxes = torch.tensor([[0.0, 0.0, 900.0, 900.0]]).repeat(2, 1)
-    with limit_memory(1):
+    with using(memory_budget=1):
         found = dynamic_soft_label(points, gts, torch.tensor([0, 0, 1]), boxes, torch.zeros(2, 2))
     assert set(found.gt_index.tolist()) <= {1, 2}
 
@@ -330,7 +330,7 @@ def test_blocks_of_center_region(scales, min_pos_iof, monkeypatch):
     priors, gts = rows_of_boxes(80, 1), rows_of_boxes(12, 2)
     labels = torch.arange(len(gts)) % 3
     whole = center_region(priors, gts, labels, *scales, min_pos_iof, reach=None)
-    with limit_memory(2000):
+    with using(memory_budget=2000):
         parts = center_region(priors, gts, labels, *scales, min_pos_iof)
     assert torch.equal(whole.gt_index, parts.gt_index)
     assert torch.equal(whole.extras["shadowed_labels"], parts.extras["shadowed_labels"])
@@ -351,7 +351,7 @@ def test_blocks_of_region_without_a_grid(ratios, monkeypatch):
     monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", "1")
     whole = region(*args)
     monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", "0")
-    with limit_memory(2000):
+    with using(memory_budget=2000):
         parts = region(*args)
     assert torch.equal(whole.gt_index, parts.gt_index)
     assert len(whole.gt_index.unique()) > 5
@@ -419,7 +419,7 @@ def test_weights_are_numbers(name):
     "name", ["GridAssigner", "MultiInstanceAssigner", "AscendMaxIoUAssigner", "ApproxMaxIoUAssigner"]
 )
 def test_thresholds_that_cross_are_told(name, recwarn):
-    inputs.told.clear()
+    inputs.warned.clear()
     REGISTERED[name](pos_iou_thr=0.3, neg_iou_thr=0.4)
     assert f"{name}: neg_iou_thr 0.4 is above pos_iou_thr 0.3" in str(recwarn.list[0].message)
 
@@ -438,7 +438,7 @@ USELESS = {
 
 @pytest.mark.parametrize("name", USELESS)
 def test_regions_without_a_use_are_told(name, recwarn):
-    inputs.told.clear()
+    inputs.warned.clear()
     assigner, shared = REGISTERED[name](**NEEDED.get(name, {})), {}
     if name == "ScaleRangeAssigner":
         shared = dict(num_level_priors=[1])

@@ -10,8 +10,8 @@ from assigners.cases import DINO
 from scenes import Objects, draw_boxes, logits, proposals
 from visdet_assigners import HungarianAssigner, MaskHungarianAssigner, TopkHungarianAssigner
 from visdet_assigners.assigners.hungarian import hungarian
-from visdet_assigners.functional.blocks import limit_memory
 from visdet_assigners.match_costs import BaseMatchCost
+from visdet_assigners.settings import using
 from visdet_assigners.testing.measure import OperatorCounter
 
 META = dict(img_shape=(100, 200), img_path="street.jpg")
@@ -258,7 +258,7 @@ TERMS = {
 def test_costs_of_many_images_are_those_of_each_to_the_last_bit(terms, budget, monkeypatch):
     monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", "1")
     assigner = HungarianAssigner(TERMS[terms])
-    with limit_memory(budget):
+    with using(memory_budget=budget):
         batches = assigner.total_costs(IMAGES, [gt.labels for _, gt, _ in IMAGES])
     together = {1: [1, 1, 1, 1, 1], 150_000: [2, 1, 1, 1], 2**28: [3, 1, 1]}[budget]
     assert sorted((len(numbers) for numbers, _ in batches), reverse=True) == together

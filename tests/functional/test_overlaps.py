@@ -5,7 +5,6 @@ import torch
 
 from scenes import draw_boxes
 from visdet_assigners.functional import overlaps as module
-from visdet_assigners.functional.blocks import limit_memory
 from visdet_assigners.functional.boxes import box_overlaps
 from visdet_assigners.functional.overlaps import (
     best_ground_truths,
@@ -16,6 +15,7 @@ from visdet_assigners.functional.overlaps import (
     overlaps_of_pairs,
     table_of,
 )
+from visdet_assigners.settings import using
 
 IMAGE = (240, 320)
 
@@ -34,7 +34,7 @@ def way(request, monkeypatch):
     """Both ways, in blocks of a few priors each."""
     monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", str(int(request.param == "device")))
     monkeypatch.setattr(module, "LEAST", 8)
-    with limit_memory(500):
+    with using(memory_budget=500):
         yield request.param
 
 
@@ -98,7 +98,7 @@ def test_without_blocks_the_table_is_the_matrix():
 def test_pairs_that_overlap(monkeypatch):
     monkeypatch.setattr(module, "LEAST", 8)
     candidates, gts, whole = gather(5)
-    with limit_memory(500):
+    with using(memory_budget=500):
         rows, columns, values = overlapping_pairs(overlap_table(candidates, gts, box_overlaps, 0.0))
     expected = (whole > 0).nonzero()
     order = (rows * len(candidates) + columns).argsort()
@@ -109,7 +109,7 @@ def test_pairs_that_overlap(monkeypatch):
 def test_far_ground_truths_are_left_out_of_blocks(monkeypatch):
     monkeypatch.setattr(module, "LEAST", 8)
     candidates, gts, whole = gather(6)
-    with limit_memory(500):
+    with using(memory_budget=500):
         blocks = near_blocks(candidates, gts, 4, 0.0)
         everything = near_blocks(candidates, gts, 4, None)
     assert len(blocks) > 3
@@ -131,7 +131,7 @@ def test_boxes_within_reach_are_kept(reach, monkeypatch):
     """As for a calculator that sees boxes apart."""
     monkeypatch.setattr(module, "LEAST", 8)
     candidates, gts, _ = gather(8)
-    with limit_memory(500):
+    with using(memory_budget=500):
         blocks = near_blocks(candidates, gts, 4, reach)
     assert any(len(block.columns) < len(gts) for block in blocks)
     for block in blocks:
@@ -144,7 +144,7 @@ def test_a_batch_of_images_whose_priors_have_several_boxes(monkeypatch):
     monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", "1")
     scenes = [gather(seed, per_prior=3) for seed in (9, 10)]
     candidates, gts = (torch.stack([scene[part] for scene in scenes]) for part in (0, 1))
-    with limit_memory(5000):
+    with using(memory_budget=5000):
         quality, first, best = best_ground_truths(overlap_table(candidates, gts, box_overlaps))
     for image, (_, _, whole) in enumerate(scenes):
         assert torch.equal(quality[image], whole.amax(0))

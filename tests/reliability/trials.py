@@ -16,7 +16,7 @@ import torch
 from reliability.faults import Fault
 from reliability.judges import KEPT, Trial, like_mmdet, positive_row, well_formed
 from reliability.subjects import IMAGE, Scene, Subject
-from visdet_assigners.functional import inputs
+from visdet_assigners import inputs, settings
 
 DEVICE_PATH = "VISDET_ASSIGNERS_DEVICE_PATH"
 
@@ -36,7 +36,7 @@ class Outcome:
 @contextmanager
 def telling_again() -> Iterator[list[Any]]:
     """Collect warnings, also those that are given once."""
-    inputs.told.clear()
+    inputs.warned.clear()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield caught
@@ -59,11 +59,11 @@ def as_on_device(policy: str | None) -> Iterator[None]:
 @contextmanager
 def under(policy: str | None) -> Iterator[None]:
     """The package's policy for what is not finite."""
-    inputs.set_on_nonfinite(policy)  # type: ignore[arg-type]
+    settings.set_on_nonfinite(policy)  # type: ignore[arg-type]
     try:
         yield
     finally:
-        inputs.set_on_nonfinite(None)
+        settings.set_on_nonfinite(None)
 
 
 def worst_of_all_ways(fault: Fault, subject: Subject, policy: str | None = None) -> Outcome:

@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from visdet_assigners.assigners.memory import moved
+from visdet_assigners.assigners.calling import to_device
 from visdet_assigners.commands.config import read_config
 from visdet_assigners.commands.errors import user_errors
 from visdet_assigners.commands.options import ArgumentParser
@@ -98,7 +98,7 @@ def measure(scene: Scene, objects: Objects, device: torch.device, rounds: int, w
         RuntimeError: they decide differently.
     """
     mine, theirs = build_both(scene.config)
-    arguments = moved(scene.call(objects), device)
+    arguments = to_device(scene.call(objects), device)
     calls = [lambda: mine.assign(*arguments)] + [lambda: theirs.assign(*arguments)] * with_mmdet
     results = [call() for call in calls]
     if with_mmdet and not torch.equal(results[0].gt_inds, results[1].gt_inds):

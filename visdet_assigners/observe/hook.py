@@ -18,7 +18,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from numpy.typing import NDArray
 
-from visdet_assigners.functional.inputs import replaced_counts
+from visdet_assigners.inputs import replaced_counts
 from visdet_assigners.observe.draw import draw_assignments, panels_of, render
 from visdet_assigners.observe.statistics import ObjectTable, mean_quality
 from visdet_assigners.observe.tap import AssignmentCall, AssignmentRecord, ImageInfo, as_record, decoder_layers, watch
