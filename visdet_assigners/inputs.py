@@ -311,9 +311,9 @@ class Inputs:
         if kind == "strided" and value.ndim == 2 and value.shape[1] == 3:
             value = value[:, [0, 1, 2, 2]]
         if value.ndim != ndim or value.shape[-1] < columns:
-            shape = ("n", "A", columns)[-ndim:] if ndim == 3 else ("n", columns)
-            batch = "; give one image at a time" if value.ndim == ndim + 1 else ""
-            self.fail(f"{name} must have shape ({', '.join(map(str, shape))}), {what}, got {tuple(value.shape)}{batch}")
+            shape = ", ".join(map(str, ("n", "A", columns) if ndim == 3 else ("n", columns)))
+            hint = "; give one image at a time" if value.ndim == ndim + 1 else f"; the columns are {what}"
+            self.fail(f"{name} must have shape ({shape}), got {tuple(value.shape)}{hint}")
         return as_float32(value)[..., :columns] if kind in ("boxes", "predicted") else as_float32(value)
 
     def check(self, value: Tensor, name: str, kind: Kind) -> None:
@@ -395,7 +395,7 @@ class Inputs:
         boxes = self.field(value, name, kind)
         given = as_tensor(value)
         if kind == "boxes" and given.numel() and given.shape[1] != 4:
-            self.fail(f"{name} must have shape (n, 4), x1, y1, x2, y2, got {tuple(given.shape)}")
+            self.fail(f"{name} must have shape (n, 4), got {tuple(given.shape)}; the columns are x1, y1, x2, y2")
         (boxes,) = self.good_only([name], [boxes], [kind], NOWHERE)
         if kind == "boxes" and not self.on_device and (boxes[:, 2:] == boxes[:, :2]).any():
             empty = (boxes[:, 2:] == boxes[:, :2]).any(dim=1) & ~is_dropped(boxes)

@@ -8,6 +8,7 @@ import torch
 
 import visdet_assigners as va
 from scenes import draw_boxes
+from visdet_assigners import inputs
 from visdet_assigners.assigners.atss import atss
 from visdet_assigners.assigners.center_region import center_region, scale_boxes
 from visdet_assigners.assigners.dynamic_soft_label import dynamic_soft_label
@@ -21,7 +22,8 @@ from visdet_assigners.assigners.sim_ota import sim_ota
 from visdet_assigners.assigners.task_aligned import task_aligned
 from visdet_assigners.assigners.topk_hungarian import topk_hungarian
 from visdet_assigners.assigners.uniform import uniform
-from visdet_assigners.functional import inputs, overlaps
+from visdet_assigners.functional import overlaps
+from visdet_assigners.functional.validity import NOWHERE
 from visdet_assigners.registry import REGISTERED
 from visdet_assigners.settings import using
 
@@ -190,26 +192,27 @@ def test_thresholds_of_uniform_that_are_met_exactly(device_path):
     """An anchor that overlaps its object by just enough counts; a prediction that overlaps another by 0.5 doesn't."""
     anchors = torch.tensor([[0.0, 0, 16, 8], [100, 100, 116, 116], [200, 200, 216, 216]])
     predicted = torch.tensor([[0.0, 0, 16, 16], [0, 0, 16, 8], [200, 200, 216, 216]])
-    found = uniform(anchors, predicted, BOX, 0.5, 0.5, match_times=1)
+    found = uniform(anchors, BOX, predicted, 0.5, 0.5, topk=1)
     assert found.gt_index.tolist() == [0, -1, -1]
-    assert uniform(anchors, predicted, BOX, 0.51, 0.5, match_times=1).gt_index.tolist() == [-2, -1, -1]
-    assert uniform(anchors, predicted, BOX, 0.5, 0.49, match_times=1).gt_index.tolist() == [0, -2, -1]
+    assert uniform(anchors, BOX, predicted, 0.51, 0.5, topk=1).gt_index.tolist() == [-2, -1, -1]
+    assert uniform(anchors, BOX, predicted, 0.5, 0.49, topk=1).gt_index.tolist() == [0, -2, -1]
 
 
 @every_way
 def test_an_object_that_is_taken_out_leaves_uniform_as_it_was(device_path):
     """Even where no overlap is asked for."""
+    decide = uniform.__wrapped__  # below the checks, which know no such boxes
     anchors = torch.tensor([[0.0, 0, 16, 8], [100, 100, 116, 116], [200, 200, 216, 216]])
-    gts = torch.cat([BOX, torch.full((1, 4), inputs.AWAY), anchors[2:]])
-    found = uniform(anchors, anchors, gts, 0.0, 0.7, match_times=1)
+    gts = torch.cat([BOX, torch.full((1, 4), NOWHERE), anchors[2:]])
+    found = decide(anchors, gts, anchors, 0.0, 0.7, topk=1)
     assert found.gt_index.tolist() == [0, -1, 2]
     counts = found.extras["pos_idx"].view(2, 3)  # of anchors and of predictions, for each object
     assert counts.tolist() == [[True, False, True]] * 2
     turned = anchors[[1, 0, 2]]  # the first is then nobody's, and stays background
-    assert uniform(turned, turned, gts, 0.0, 0.7, match_times=1).gt_index.tolist() == [-1, 0, 2]
+    assert decide(turned, gts, turned, 0.0, 0.7, topk=1).gt_index.tolist() == [-1, 0, 2]
     taken_out = anchors.clone()
-    taken_out[2] = -inputs.AWAY
-    found = uniform(taken_out, taken_out, gts[[0, 2]], 0.0, 0.7, match_times=3)
+    taken_out[2] = -NOWHERE
+    found = decide(taken_out, gts[[0, 2]], taken_out, 0.0, 0.7, topk=3)
     assert found.extras["pos_idx"].sum() == 8  # of three anchors and three predictions for each, the good ones
 
 
@@ -240,7 +243,7 @@ def test_sides_of_less_than_a_millionth_of_a_pixel():
     """They count as that: the point 3 pixels across is 3e6 sides away, the one 4 pixels down 2e6."""
     gt = torch.tensor([[0.0, 0.0, 5e-7, 2e-6]])
     points = torch.tensor([[3.0, 0.0, 8.0], [0.0, 4.0, 8.0]])
-    assert point(points, gt, [2], pos_num=1).gt_index.tolist() == [-1, 0]
+    assert point(points, gt, [2], topk=1).gt_index.tolist() == [-1, 0]
 
 
 # ------------------------------------------------------------------------------------------------------------ costs
@@ -270,7 +273,7 @@ def test_the_class_cost_of_sim_ota_is_weighted():
     boxes = torch.tensor([[0.0, 0, 16, 16], [0, 0, 16, 8]])
     scores = torch.tensor([[0.0, 0.5], [0.0, 0.9]])
     for weight, taken in ((1.0, 0), (3.0, 0), (4.0, 1)):  # 3 * log 2 = 2.08 against weight * log 1.8
-        found = sim_ota(POINT.repeat(2, 1), BOX, LABELS, boxes, scores, candidate_topk=1, cls_weight=weight)
+        found = sim_ota(POINT.repeat(2, 1), BOX, LABELS, boxes, scores, topk=1, cls_weight=weight)
         assert found.gt_index[taken] == 0
         assert found.gt_index[1 - taken] == -1
 
@@ -367,15 +370,15 @@ def test_points_that_are_nearly_as_near(on_grid):
     for shift, expected in ((4e-6, 41), (-4e-6, 40), (0.0, 40)):
         center = torch.tensor([4 + shift, 8.0])  # between the points (0, 8) and (8, 8)
         gt = torch.cat([center - 16, center + 16])[None]
-        found = point(points, gt, [1600], pos_num=1)
+        found = point(points, gt, [1600], topk=1)
         assert (found.gt_index >= 0).nonzero().flatten().tolist() == [expected]
 
 
 def test_the_origin_of_maps_is_taken_off_before_distances():
     """At 2**21 pixels centres would be rounded to quarters."""
     far = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.25, 0.0, 10.5, 10.0], [0.0, 0.0, 10.25, 10.0]]) + 2.0**21
-    found = uniform(far[:2], far[:2], far[2:], 0.15, 0.7, match_times=1)
-    near = uniform(far[:2] - 2.0**21, far[:2] - 2.0**21, far[2:] - 2.0**21, 0.15, 0.7, match_times=1)
+    found = uniform(far[:2], far[2:], far[:2], 0.15, 0.7, topk=1)
+    near = uniform(far[:2] - 2.0**21, far[2:] - 2.0**21, far[:2] - 2.0**21, 0.15, 0.7, topk=1)
     assert found.gt_index.tolist() == near.gt_index.tolist() == [-2, 0]
 
 

@@ -6,10 +6,11 @@ import torch
 from mmengine.structures import InstanceData
 
 from scenes import anchors, drawn_objects, proposals
-from visdet_assigners import MaxIoUAssigner
-from visdet_assigners.assigners.max_iou import match_by_iou, max_iou, spread_repeated_boxes
-from visdet_assigners.functional import inputs, overlaps
+from visdet_assigners import MaxIoUAssigner, inputs
+from visdet_assigners.assigners.max_iou import match_by_iou, max_iou
+from visdet_assigners.functional import overlaps
 from visdet_assigners.functional.boxes import box_iou
+from visdet_assigners.functional.jitter import spread_repeated_boxes
 from visdet_assigners.iou_calculators import BboxOverlaps2D
 from visdet_assigners.settings import using
 
@@ -122,7 +123,7 @@ def test_positives_outside_their_object_can_be_ignored(batched):
         assigner = MaxIoUAssigner(**thresholds, ignore_outside_gt=True)
         result = assigner.assign(pred, sizes, objects.instances)  # the order of ATSSHead's call
         if batched:
-            (result,) = assigner.assign_images([pred], [objects.instances])
+            (result,) = assigner.assign_batch([pred], [objects.instances])
         expected = usual.gt_inds.tolist()
         for row, number in enumerate(expected):
             if number > 0:

@@ -79,6 +79,7 @@ class Full:
     """Its work fits no device before its blocks are as small as it says."""
 
     deterministic = memory_budget = None
+    keeps_gradient = False
     warned_of_memory = False
 
     def __init__(self, fits):

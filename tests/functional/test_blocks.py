@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from visdet_assigners.functional import blocks
+from visdet_assigners import settings
 from visdet_assigners.functional.blocks import CACHE, bounding_boxes, split, static_shapes, touching
 from visdet_assigners.settings import DEFAULT_BUDGET, checked_budget, memory_budget, set_memory_budget, using
 
@@ -72,7 +72,7 @@ def test_whose_budget_counts(monkeypatch):
     for wrong in (0, -1):
         with pytest.raises(ValueError, match=f"budget is {wrong}"):
             set_memory_budget(wrong)
-    assert blocks._of_package is None
+    assert settings._of_package.memory_budget is None
 
 
 def test_boxes_around_blocks():

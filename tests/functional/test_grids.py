@@ -56,9 +56,9 @@ def test_points_near_extreme_boxes_are_those_of_a_search_through_all(monkeypatch
     x, y = points_of([8.0 * column for column in range(50)], [8.0 * row for row in range(40)])
     points = torch.stack([x, y, torch.full_like(x, 8.0)], dim=1)
     gts = extreme_boxes()
-    found = point.point(points, gts, [len(points)], pos_num=1).gt_index
+    found = point.point(points, gts, [len(points)], topk=1).gt_index
     monkeypatch.setattr(point, "grid_of", lambda x, y: None)
-    assert torch.equal(point.point(points, gts, [len(points)], pos_num=1).gt_index, found)
+    assert torch.equal(point.point(points, gts, [len(points)], topk=1).gt_index, found)
     assert (found >= 0).sum() > 30
 
 

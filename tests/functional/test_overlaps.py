@@ -7,6 +7,8 @@ from scenes import draw_boxes
 from visdet_assigners.functional import overlaps as module
 from visdet_assigners.functional.boxes import box_overlaps
 from visdet_assigners.functional.overlaps import (
+    IOU,
+    Measure,
     best_ground_truths,
     best_priors,
     near_blocks,
@@ -43,7 +45,7 @@ def way(request, monkeypatch):
 @pytest.mark.parametrize("reach", [0.0, None])
 def test_best_of_priors_and_of_ground_truths(way, seed, per_prior, reach):
     candidates, gts, whole = gather(seed, per_prior=per_prior)
-    table = overlap_table(candidates, gts, box_overlaps, reach)
+    table = overlap_table(candidates, gts, Measure(box_overlaps, reach, True))
     assert len(table.blocks) > 3
     quality, first, best = best_ground_truths(table)
     assert torch.equal(quality, whole.amax(0))
@@ -63,7 +65,7 @@ def test_ground_truths_take_their_best_priors(way, seed, share):
     gts = torch.cat([gts, gts[2:4]])
     whole = box_overlaps(gts, candidates[:, 0])
     allowed = torch.arange(len(gts)) != 1
-    table = overlap_table(candidates, gts, box_overlaps, 0.0)
+    table = overlap_table(candidates, gts)
     takers = best_priors(table, best_ground_truths(table)[2], allowed, share)
     expected = torch.full((len(candidates),), -1)
     for gt in range(len(gts)):
@@ -78,7 +80,7 @@ def test_ignored_priors_overlap_nothing(way):
     far = torch.tensor([[[900.0, 900, 910, 910]]]).expand(20, 1, 4)  # blocks that nothing is near
     candidates = torch.cat([candidates, far])
     ignored = torch.arange(len(candidates)) % 4 == 0
-    table = overlap_table(candidates, gts, box_overlaps, 0.0, ignored)
+    table = overlap_table(candidates, gts, IOU, ignored)
     quality, first, best = best_ground_truths(table, least=0.0)
     expected = torch.cat([whole.amax(0), torch.zeros(20)]).masked_fill(ignored, -1)
     assert torch.equal(quality, expected)
@@ -99,7 +101,7 @@ def test_pairs_that_overlap(monkeypatch):
     monkeypatch.setattr(module, "LEAST", 8)
     candidates, gts, whole = gather(5)
     with using(memory_budget=500):
-        rows, columns, values = overlapping_pairs(overlap_table(candidates, gts, box_overlaps, 0.0))
+        rows, columns, values = overlapping_pairs(overlap_table(candidates, gts))
     expected = (whole > 0).nonzero()
     order = (rows * len(candidates) + columns).argsort()
     assert torch.equal(torch.stack([rows, columns], 1)[order], expected)
@@ -145,7 +147,7 @@ def test_a_batch_of_images_whose_priors_have_several_boxes(monkeypatch):
     scenes = [gather(seed, per_prior=3) for seed in (9, 10)]
     candidates, gts = (torch.stack([scene[part] for scene in scenes]) for part in (0, 1))
     with using(memory_budget=5000):
-        quality, first, best = best_ground_truths(overlap_table(candidates, gts, box_overlaps))
+        quality, first, best = best_ground_truths(overlap_table(candidates, gts, Measure(box_overlaps, None, True)))
     for image, (_, _, whole) in enumerate(scenes):
         assert torch.equal(quality[image], whole.amax(0))
         assert torch.equal(first[image], whole.argmax(0))

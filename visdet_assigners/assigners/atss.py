@@ -16,13 +16,20 @@ from typing_extensions import Unpack
 from visdet_assigners.assigners.base import Common
 from visdet_assigners.assigners.checking import checked
 from visdet_assigners.assigners.dense import DenseAssigner
-from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, to_assign_results
+from visdet_assigners.assignment import (
+    IGNORED,
+    Assignment,
+    AssignResult,
+    all_negative,
+    to_assign_result,
+    to_assign_results,
+)
 from visdet_assigners.functional.blocks import split
 from visdet_assigners.functional.boxes import INSIDE, border_distance, box_center, center_distance
 from visdet_assigners.functional.overlaps import overlaps_of_pairs
 from visdet_assigners.functional.resolve import keep_best
 from visdet_assigners.functional.select import nearest_per_level
-from visdet_assigners.functional.tensors import evenly, row_of_image
+from visdet_assigners.functional.tensors import cat_or_only, evenly, row_of_image
 from visdet_assigners.functional.validity import Kind
 from visdet_assigners.inputs import Inputs
 from visdet_assigners.options import whole_number
@@ -74,59 +81,60 @@ def atss(
         >>> atss(priors, torch.tensor([[0., 0., 9., 9.]]), level_sizes=[4]).gt_index
         tensor([ 0, -1, -1, -1])
     """
-    ignored = None if ignored is None else ignored[None]
-    gt_index, quality = atss_of_images(priors[None], [gts], level_sizes, topk, ignored, quality_of)
-    return Assignment(gt_index[0], quality[0])
+    return Assignment(*atss_of_images(priors, gts, level_sizes, topk, ignored, quality_of))
 
 
 def atss_of_images(
     priors: Tensor,
-    gts: Sequence[Tensor],
+    gts: Tensor,
     level_sizes: Sequence[int],
     topk: int,
     ignored: Tensor | None = None,
     quality_of: Quality | None = None,
     whole: bool = False,
+    counts: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Match the priors of B images as `atss` does.
+    """Match the priors of B images, N each, as `atss` does.
+
+    The ground truths of all images stand one after another, T in all, and so do the priors.
 
     Args:
-        priors: (B, N, 4) xyxy; N may be 0.
-        gts: (M_i, 4) xyxy of each image.
+        priors: (B * N, 4) xyxy; N may be 0.
+        gts: (T, 4) xyxy.
         level_sizes: the same for all images.
         topk: see there.
-        ignored: (B, N) bool, or None.
-        quality_of: see there; it counts the ground truths of all images one after another, and so the priors.
+        ignored: (B * N,) bool, or None.
+        quality_of: see there, of ground truths and priors of all images.
         whole: whether ``quality_of`` must be asked once for all, as far as the memory budget allows.
+        counts: ground truths of each image; None means one image.
 
     Returns:
-        (B, N) int64 the ground truth of each prior in its image, and (B, N) the quality.
+        (B * N,) int64 the ground truth of each prior in its image, and (B * N,) the quality.
     """
-    num_images, num_priors = priors.shape[:2]
-    counts = [len(own) for own in gts]
-    background = torch.full((num_images, num_priors), NEGATIVE, dtype=torch.long, device=priors.device)
+    background = all_negative(len(priors), priors)
     if ignored is not None:
         background = background.masked_fill(ignored, IGNORED)
-    if num_priors == 0 or sum(counts) == 0:
-        return background, priors.new_zeros(num_images, num_priors)
+    if len(priors) == 0 or len(gts) == 0:
+        return background, priors.new_zeros(len(priors))
 
-    # The ground truths of all images stand one after another, T in all, and so do the priors.
-    all_gts, all_priors = torch.cat(list(gts)) if num_images > 1 else gts[0], priors.flatten(0, 1)
-    image, number = row_of_image(counts, priors) if num_images > 1 else (None, None)  # (T,) each
+    num_images = 1 if counts is None else len(counts)
+    num_priors = len(priors) // num_images
+    image, number = (None, None) if counts is None else row_of_image(counts, priors)  # (T,) each
     chosen, qualities = [], []
-    bytes_each = (MATRICES + 4 * (image is not None)) * priors.element_size() * num_priors
-    for block in split(len(all_gts), bytes_each, priors.device, least=len(all_gts) if whole else 1):
-        own = 0 if image is None else image[block]
-        near = nearest_candidates(
-            priors[own], all_gts[block], level_sizes, topk, None if ignored is None else ignored[own]
-        )
-        near = near if image is None else near + num_priors * image[block, None]
+    bytes_each = (MATRICES if image is None else MATRICES + 4) * priors.element_size() * num_priors
+    for block in split(len(gts), bytes_each, priors.device, least=len(gts) if whole else 1):
+        if image is None:
+            near = nearest_candidates(priors, gts[block], level_sizes, topk, ignored)
+        else:
+            own = priors.view(num_images, num_priors, 4)[image[block]]
+            marks = None if ignored is None else ignored.view(num_images, num_priors)[image[block]]
+            near = nearest_candidates(own, gts[block], level_sizes, topk, marks)
+            near = near + num_priors * image[block, None]
         chosen.append(near)
-        qualities.append(quality_of(block, near) if quality_of else overlaps_of_pairs(all_priors, all_gts[block], near))
-    gt_index, quality = match_candidates(all_priors, all_gts, torch.cat(chosen), torch.cat(qualities), counts)
+        qualities.append(quality_of(block, near) if quality_of else overlaps_of_pairs(priors, gts[block], near))
+    gt_index, quality = match_candidates(priors, gts, cat_or_only(chosen), cat_or_only(qualities), counts or [len(gts)])
     if number is not None:
         gt_index = torch.where(gt_index >= 0, number[gt_index.clamp(min=0)], gt_index)
-    gt_index, quality = gt_index.view_as(background), quality.view_as(background)
     return torch.where(gt_index >= 0, gt_index, background), quality
 
 
@@ -149,7 +157,7 @@ def nearest_candidates(
         center_distance(gts, priors) if priors.ndim == 2 else center_distance(gts[:, None], priors)[:, 0]
     )  # (M, N)
     if ignored is not None:
-        distance.masked_fill_(ignored if ignored.ndim > 1 else ignored[None], LAST)
+        distance.masked_fill_(ignored, LAST)
     return nearest_per_level(distance, level_sizes, topk)
 
 
@@ -264,39 +272,39 @@ class ATSSAssigner(DenseAssigner):
 
     def decide_images(self, images: Sequence[Inputs]) -> list[AssignResult]:
         """Assign images with as many priors each."""
-        several, first = len(images) > 1, images[0]
-        priors = torch.stack([image.fields["priors"] for image in images]) if several else first.fields["priors"][None]
-        gts = [image.gts for image in images]
-        ignored = [self.ignored_priors(image.fields["priors"], image.regions) for image in images]
-        marks = None
-        if any(own is not None for own in ignored):
-            nothing = torch.zeros_like(priors[0, :, 0], dtype=torch.bool)
-            marks = torch.stack([nothing if own is None else own for own in ignored])
+        names = ["priors"] if self.alpha is None else ["priors", "scores", "bboxes"]
+        priors, *predicted = (cat_or_only([image.fields[name] for image in images]) for name in names)
+        gts, labels = cat_or_only([image.gts for image in images]), [image.labels for image in images]
+        if len(images) == 1:
+            ignored = self.ignored_priors(priors, images[0].regions)
+        else:
+            ignored = self.ignored_priors(priors.view(len(images), -1, 4), self.padded_regions(images))
+            ignored = None if ignored is None else ignored.flatten()
         gt_index, quality = self.run(
             atss_of_images,
             priors,
             gts,
-            first.level_sizes,
+            images[0].level_sizes,
             self.num_candidates,
-            marks,
-            self._quality_of(images, torch.cat(gts) if several else gts[0]),
+            ignored,
+            self._quality_of(priors, gts, labels, predicted),
             not self.blockwise,
+            None if len(images) == 1 else [len(own) for own in labels],
         )
-        return to_assign_results(gt_index, quality, [image.labels for image in images])
+        if len(images) == 1:
+            return [to_assign_result(Assignment(gt_index, quality), labels[0])]
+        shape = (len(images), len(priors) // len(images))
+        return to_assign_results(gt_index.view(shape), quality.view(shape), labels)
 
-    def _quality_of(self, images: Sequence[Inputs], gts: Tensor) -> Quality:
-        """What ranks candidates of images, their T ground truths (T, 4) and their priors standing one after another."""
-
-        def joined(name: str) -> Tensor:
-            return torch.cat([image.fields[name] for image in images]) if len(images) > 1 else images[0].fields[name]
-
+    def _quality_of(
+        self, priors: Tensor, gts: Tensor, labels: Sequence[Tensor], predicted: Sequence[Tensor]
+    ) -> Quality:
+        """What ranks candidates, of priors, ground truths and predictions of all images one after another."""
         if self.alpha is None:
-            priors = joined("priors")
             return lambda block, near: self.overlaps_at(priors, gts[block], near)
-        scores, boxes, alpha = joined("scores"), joined("bboxes"), self.alpha
-        labels = torch.cat([image.labels for image in images])
+        (scores, boxes), alpha, classes = predicted, self.alpha, cat_or_only(labels)
 
         def quality_of(block: slice, near: Tensor) -> Tensor:
-            return ddod_quality(self.overlaps_at(boxes, gts[block], near), scores[near, labels[block, None]], alpha)
+            return ddod_quality(self.overlaps_at(boxes, gts[block], near), scores[near, classes[block, None]], alpha)
 
         return quality_of

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,13 +15,13 @@ from typing_extensions import Unpack
 
 from visdet_assigners.assigners.checking import checked
 from visdet_assigners.assigners.dense import DenseAssigner, DenseCommon
-from visdet_assigners.inputs import Inputs
-from visdet_assigners.options import number
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, Deferred, all_negative
 from visdet_assigners.functional.blocks import static_shapes
 from visdet_assigners.functional.boxes import border_distance, box_area, box_overlaps
 from visdet_assigners.functional.overlaps import near_blocks
 from visdet_assigners.functional.select import ties_by_index
+from visdet_assigners.inputs import Inputs
+from visdet_assigners.options import number
 from visdet_assigners.registry import register
 from visdet_assigners.settings import memory_budget
 

@@ -13,6 +13,7 @@ from visdet_assigners.assigners.base import BaseAssigner, Common, in_either_orde
 from visdet_assigners.assigners.calling import assigner_method
 from visdet_assigners.assigners.overlapping import OverlapMixin
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, to_assign_result
+from visdet_assigners.functional.tensors import padded
 from visdet_assigners.functional.validity import Kind
 from visdet_assigners.inputs import Inputs
 
@@ -192,13 +193,20 @@ class DenseAssigner(OverlapMixin, BaseAssigner):
 
     def result(self, assignment: Assignment, image: Inputs) -> AssignResult:
         """The assignment in mmdet's form, negatives in ignore regions being left out."""
-        if not self.handles_regions:
+        if image.regions is not None and not self.handles_regions and self.ignore_iof_thr > 0:
             ignored = self.ignored_priors(self.boxes_of_priors(image), image.regions)
             if ignored is not None:
                 index = assignment.gt_index
                 index = index.masked_fill(ignored & (index == NEGATIVE), IGNORED)
                 assignment = Assignment(index, assignment.quality, assignment.extras)
         return to_assign_result(assignment, image.labels)
+
+    def padded_regions(self, images: Sequence[Inputs]) -> Tensor | None:
+        """Ignore regions of images, (B, R, 4) padded with boxes of no area; None where no image has any."""
+        if self.ignore_iof_thr <= 0 or all(image.regions is None for image in images):
+            return None
+        nothing = images[0].gts.new_zeros(0, 4)
+        return padded([nothing if image.regions is None else image.regions for image in images])[0]
 
     def boxes_of_priors(self, image: Inputs) -> Tensor:
         """Boxes (N, 4) xyxy that ignore regions may cover: the priors, or of points squares of the size of a stride."""

@@ -14,8 +14,6 @@ from typing_extensions import Unpack
 
 from visdet_assigners.assigners.checking import checked
 from visdet_assigners.assigners.dense import DenseAssigner, DenseCommon
-from visdet_assigners.inputs import Inputs
-from visdet_assigners.options import number, whole_number
 from visdet_assigners.assigners.sim_ota import any_ground_truth, match_candidates
 from visdet_assigners.assignment import Assignment, all_negative
 from visdet_assigners.functional.boxes import border_distance, box_center
@@ -24,6 +22,8 @@ from visdet_assigners.functional.masks import center_of_mass
 from visdet_assigners.functional.overlaps import IOU, Measure
 from visdet_assigners.functional.tensors import evenly
 from visdet_assigners.functional.validity import Kind
+from visdet_assigners.inputs import Inputs
+from visdet_assigners.options import number, whole_number
 from visdet_assigners.registry import register
 
 EPS = 1e-7

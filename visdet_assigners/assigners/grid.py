@@ -14,7 +14,6 @@ from typing_extensions import Unpack
 
 from visdet_assigners.assigners.checking import checked
 from visdet_assigners.assigners.dense import DenseAssigner, DenseCommon
-from visdet_assigners.inputs import Inputs
 from visdet_assigners.assigners.max_iou import THRESHOLDS, Threshold, band_of
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, all_negative
 from visdet_assigners.functional.blocks import static_shapes
@@ -27,6 +26,7 @@ from visdet_assigners.functional.overlaps import (
     overlap_table,
 )
 from visdet_assigners.functional.validity import Kind
+from visdet_assigners.inputs import Inputs
 from visdet_assigners.registry import register
 
 

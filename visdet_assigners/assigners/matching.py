@@ -18,8 +18,9 @@ from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.lsap import InvalidCostError
 from visdet_assigners.functional.tensors import as_float32, padded
 from visdet_assigners.functional.validity import Kind, fault_in
-from visdet_assigners.inputs import Inputs, count_dropped
+from visdet_assigners.inputs import AssignerInputError, Inputs, count_dropped
 from visdet_assigners.match_costs import BaseMatchCost, batch_fields
+from visdet_assigners.registry import is_ours
 from visdet_assigners.settings import on_nonfinite
 
 IN_TURN = 4
@@ -231,19 +232,17 @@ class MatchingAssigner(BaseAssigner):
     def _terms(self, image: MatchedImage) -> list[Tensor]:
         """The costs of one image, (N, M) each; those of others get the instances as they came."""
         pred, gt = image.instances
-        return [
-            as_float32(
-                cost.weighted(image.pred, image.gt, image.meta)
-                if is_plain(cost)
-                else cost(pred_instances=pred, gt_instances=gt, img_meta=image.meta)
-            )
-            for cost in self.costs_for(pred)
-        ]
-
-
-def is_plain(cost: Any) -> bool:
-    """Whether a cost is called as `BaseMatchCost` is, so that its fields may be handed over as they were read."""
-    return isinstance(cost, BaseMatchCost) and type(cost).__call__ is BaseMatchCost.__call__
+        terms = []
+        for cost in self.costs_for(pred):
+            try:
+                if isinstance(cost, BaseMatchCost) and is_ours(type(cost)):
+                    term = cost.weighted(image.pred, image.gt, image.meta)
+                else:
+                    term = cost(pred_instances=pred, gt_instances=gt, img_meta=image.meta)
+            except AssignerInputError as error:  # which names the cost alone
+                image.inputs.fail(str(error))
+            terms.append(as_float32(term))
+        return terms
 
 
 def sum_of(costs: Sequence[Any], pred: Any, gt: Any, img_meta: Mapping[str, Any] | None) -> Tensor:

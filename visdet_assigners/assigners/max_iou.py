@@ -276,9 +276,7 @@ class MaxIoUAssigner(DenseAssigner):
             return super().decide_images(images)
         priors = torch.stack([self.squares(image) for image in images])
         candidates = torch.stack([self.candidates(image) for image in images])
-        regions = None
-        if any(image.regions is not None for image in images):
-            regions = padded([priors.new_zeros(0, 4) if own.regions is None else own.regions for own in images])[0]
+        regions = self.padded_regions(images)
         gts = padded([image.gts for image in images])[0]
         decided = self.match_padded(priors, candidates, gts, regions)
         return [self.result(Assignment(*own), image) for image, *own in zip(images, *decided)]

@@ -20,7 +20,8 @@ from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignRes
 from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.boxes import box_area
 from visdet_assigners.functional.grids import Grid, crossings, grid_of
-from visdet_assigners.functional.overlaps import joined, near_blocks
+from visdet_assigners.functional.overlaps import near_blocks
+from visdet_assigners.functional.tensors import cat_or_only
 from visdet_assigners.functional.validity import Kind
 from visdet_assigners.inputs import Inputs
 from visdet_assigners.options import number
@@ -162,7 +163,7 @@ def decide_level(
         last = (claim * (ring_claim[own, None] + in_inner)).amax(dim=0)
         gt_index = meaning.index_select(0, last)
         decided.append(gt_index.masked_fill_((in_ring & beside[own, None]).any(dim=0), IGNORED))
-    return joined(decided)
+    return cat_or_only(decided)
 
 
 def decide_grid(

@@ -134,8 +134,10 @@ class ScaleRangeAssigner(DenseAssigner):
             self.number_of("regress_ranges", least, finite=False)
             self.number_of("regress_ranges", greatest, finite=False)
         self.regress_ranges = regress_ranges
-        radius = self.number_of("center_sample_radius", center_sample_radius, least=0)
-        self.radii = [radius * stride for stride in strides] if center_sampling else None
+        self.radii = None
+        if center_sampling:
+            radius = self.number_of("center_sample_radius", center_sample_radius, least=0)
+            self.radii = [radius * stride for stride in strides]
 
     def read(self, *args: Any, **options: Any) -> Inputs:
         """As for every dense assigner; there are as many levels as ranges."""

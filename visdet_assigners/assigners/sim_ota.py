@@ -14,8 +14,6 @@ from typing_extensions import Unpack
 
 from visdet_assigners.assigners.checking import checked
 from visdet_assigners.assigners.dense import DenseAssigner, DenseCommon
-from visdet_assigners.inputs import Inputs
-from visdet_assigners.options import number, whole_number
 from visdet_assigners.assignment import Assignment, all_negative
 from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.boxes import border_distance, box_area, box_center
@@ -23,6 +21,8 @@ from visdet_assigners.functional.costs import one_hot_costs
 from visdet_assigners.functional.overlaps import IOU, Measure
 from visdet_assigners.functional.resolve import match_dynamic_k
 from visdet_assigners.functional.validity import Kind
+from visdet_assigners.inputs import Inputs
+from visdet_assigners.options import number, whole_number
 from visdet_assigners.registry import register
 
 OUTSIDE = 1e5

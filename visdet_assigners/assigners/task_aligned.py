@@ -23,7 +23,7 @@ from visdet_assigners.functional.boxes import INSIDE, border_distance, box_cente
 from visdet_assigners.functional.overlaps import IOU, Measure, overlap_table, overlapping_pairs
 from visdet_assigners.functional.resolve import keep_best
 from visdet_assigners.functional.select import largest_of_each, top
-from visdet_assigners.functional.tensors import as_float32, as_tensor, evenly, row_of_image
+from visdet_assigners.functional.tensors import as_float32, as_tensor, cat_or_only, evenly, row_of_image
 from visdet_assigners.functional.validity import Kind
 from visdet_assigners.inputs import Inputs
 from visdet_assigners.options import number, whole_number
@@ -145,7 +145,7 @@ def aligned_of_images(
         return (torch.stack([all_negative(num_priors, priors)] * num_images), *nothing)
 
     # The ground truths of all images stand one after another, T in all, and so do the priors.
-    all_gts, all_labels = (torch.cat(list(own)) if several else own[0] for own in (gts, labels))
+    all_gts, all_labels = (cat_or_only(own) for own in (gts, labels))
     all_priors, by_class = priors.flatten(0, 1), scores.mT.contiguous()  # (B, C, N)
     image, row = row_of_image(counts, priors) if several else (None, None)  # (T,) each
     topk, inside_first = min(topk, num_priors), candidate_order == "inside_then_topk"

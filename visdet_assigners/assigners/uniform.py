@@ -14,14 +14,14 @@ from typing_extensions import Unpack
 
 from visdet_assigners.assigners.checking import checked
 from visdet_assigners.assigners.dense import DenseAssigner, DenseCommon
-from visdet_assigners.inputs import Inputs
-from visdet_assigners.options import number, whole_number
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, all_negative
 from visdet_assigners.functional.blocks import split
 from visdet_assigners.functional.boxes import common_origin, xyxy_to_cxcywh
 from visdet_assigners.functional.overlaps import IOU, Measure, best_ground_truths, overlap_table, overlaps_of_pairs
 from visdet_assigners.functional.select import top
 from visdet_assigners.functional.validity import Kind, is_dropped
+from visdet_assigners.inputs import Inputs
+from visdet_assigners.options import number, whole_number
 from visdet_assigners.registry import register
 
 

@@ -181,13 +181,13 @@ def on_host(
     if static_shapes(device):
         everything = torch.cat([each.to(dtype) for each in finite] + [cost.flatten() for cost in wide])
         first, *flat = everything.to("cpu", copy=True).split([sum(map(len, finite)), *(cost.numel() for cost in wide)])
-        flags = first.bool()
+        flags = first.numpy() > 0
         wide = [part.view(cost.shape) for part, cost in zip(flat, wide)]
     else:
-        flags = torch.cat(finite)
+        flags = torch.cat(finite).numpy()
     problems = [each[:, :own].numpy() for cost, own_counts in zip(wide, counts) for each, own in zip(cost, own_counts)]
     if not flags.all():
         if tolerate is None:
-            raise InvalidCostError(int((~flags).nonzero()[0]), len(problems))
+            raise InvalidCostError(int(np.flatnonzero(~flags)[0]), len(problems))
         tolerate(np.concatenate([np.isfinite(problem).ravel() for problem in problems]))
     return problems

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from visdet_assigners.functional.blocks import bounding_boxes, split, static_shapes, touching
 from visdet_assigners.functional.boxes import box_iou, box_overlaps
 from visdet_assigners.functional.resolve import first_true
+from visdet_assigners.functional.tensors import cat_or_only
 
 
 class Measure(NamedTuple):
@@ -182,15 +183,10 @@ def best_ground_truths(table: OverlapTable, least: float = float("inf")) -> tupl
         qualities.append(quality)
         firsts.append(first)
         bests.append(best)
-    quality = joined(qualities)
+    quality = cat_or_only(qualities, dim=-1)
     if table.ignored is not None:  # also where nothing is near
         quality = quality.masked_fill(table.ignored, -1)
-    return quality, joined(firsts), torch.stack(bests, dim=-2)
-
-
-def joined(parts: Sequence[Tensor]) -> Tensor:
-    """Parts one after another along the last dimension; one alone is not copied."""
-    return torch.cat(list(parts), dim=-1) if len(parts) > 1 else parts[0]
+    return quality, cat_or_only(firsts, dim=-1), torch.stack(bests, dim=-2)
 
 
 def best_priors(table: OverlapTable, block_best: Tensor, allowed: Tensor, share: bool) -> Tensor:
@@ -229,7 +225,7 @@ def best_priors(table: OverlapTable, block_best: Tensor, allowed: Tensor, share:
             first = torch.where(takes, rows, last_row).amin(dim=-1)
             firsts[..., mine] = torch.minimum(firsts[..., mine], first)
     if firsts is None:
-        return joined(takers).long().sub_(1)
+        return cat_or_only(takers, dim=-1).long().sub_(1)
     # The place behind the last row is for those that take nothing.
     nobody = firsts.new_full((1,), -1).expand(*firsts.shape[:-1], last_row + 1)
     return nobody.scatter_reduce(-1, firsts, (number.long() - 1).expand_as(firsts), "amax")[..., :-1]

@@ -89,7 +89,7 @@ def fault_in(value: Tensor, kind: Kind, name: str) -> Fault | None:
     if kind in PLACES and (value.abs() > LARGEST).any():
         return _entry(value, value.abs() > LARGEST, name, f", beyond {LARGEST:.0e} pixels")
     if kind in UPRIGHT and (value[..., 2:4] < value[..., :2]).any():
-        ending = ", not x1 <= x2, y1 <= y2; are these two corners?"
+        ending = ", not x1 <= x2, y1 <= y2, as two corners have"
         return _row(value, (value[..., 2:4] < value[..., :2]).any(dim=-1), name, ending)
     if kind in POINTS and (value[:, 2:] <= 0).any():
         return _row(value, (value[:, 2:] <= 0).any(dim=1), name, "; the stride, behind x and y, must be positive")
