@@ -28,11 +28,14 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _KINDS = get_args(Kind)
 
 
-def checked(options: Mapping[str, Option] | None = None, **holds: Kind | Role) -> Callable[[Function], Function]:
+def checked(
+    options: Mapping[str, Option] | None = None, keeps_gradient: bool = False, **holds: Kind | Role
+) -> Callable[[Function], Function]:
     """Decorate a function on the tensors of one image, so that its arguments are checked and named in errors.
 
     Args:
         options: how further arguments are checked, by their names.
+        keeps_gradient: whether results carry gradients of the arguments.
         **holds: what each tensor holds, by its name; those of a `Kind` have a row for each prior, N.
 
     The checks are those of the classes: shapes, types and devices always; values on a CPU, and on a device where
@@ -56,7 +59,7 @@ def checked(options: Mapping[str, Option] | None = None, **holds: Kind | Role) -
             for name, check in (options or {}).items():
                 if name in given.arguments:
                     given.arguments[name] = check(who, name, given.arguments[name])
-            with full_precision():
+            with torch.set_grad_enabled(keeps_gradient and torch.is_grad_enabled()), full_precision():
                 _read(Inputs(who), given.arguments, holds).settle()
                 return function(*given.args, **given.kwargs)
 

@@ -118,6 +118,8 @@ class MatchingAssigner(BaseAssigner):
                 masks = getattr(gt_instances, name, None)
                 truths[name] = inputs.read_masks(masks, f"gt_instances.{name}", len(labels))
         pred, gt = Fields(_instances=pred_instances, **preds), Fields(_instances=gt_instances, **truths)
+        if "bboxes" in preds and not inputs.replaces:  # overlaps of infinite boxes may be finite
+            inputs.check(preds["bboxes"], "pred_instances.bboxes", "predicted")
         for name, value in preds.items():
             inputs.remember(self._part_read(costs, name, value, gt), f"pred_instances.{name}", KINDS[name])
         if any(cost.needs_size for cost in costs):

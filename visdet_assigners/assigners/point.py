@@ -190,8 +190,10 @@ class PointAssigner(DenseAssigner):
         return self.run(point, points, image.gts, image.level_sizes, self.pos_num, self.scale)
 
 
-def boxes_for_points(points: Tensor) -> Fault:
-    """What is said of four columns that are no points."""
+def boxes_for_points(points: Tensor) -> Fault | None:
+    """What is said of four columns that are no points, None where they are."""
+    if torch.equal(points[:, 2], points[:, 3]):
+        return None
     return Fault(
         "pred_instances.priors are boxes, not points with their strides; RepPointsHead passes points only where the "
         "config says type='PointAssigner' without a prefix; import visdet_assigners.dropin for that",

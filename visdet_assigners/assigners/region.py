@@ -285,8 +285,8 @@ class RegionAssigner(DenseAssigner):
         """As for every dense assigner, with the levels and the size of the image."""
         count = 0 if gt_instances_ignore is None else number_of(gt_instances_ignore)
         if count and not self.uses_regions():
-            text = "the method defines none; set ignore_iof_thr to leave what lies in them out of the loss"
-            self.fail(f"gt_instances_ignore has {count} ignore regions; {text}", img_meta)
+            text = "the method defines no ignore regions; set ignore_iof_thr to leave what lies in them out of the loss"
+            self.fail(f"gt_instances_ignore has {count} boxes; {text}", img_meta)
         image = super().read(pred_instances, gt_instances, gt_instances_ignore, None, img_meta, **options)
         sizes = num_level_priors if num_level_anchors is None else num_level_anchors
         image.read_levels(sizes, len(image.fields["priors"]), name="num_level_anchors")

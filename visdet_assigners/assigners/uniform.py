@@ -33,7 +33,7 @@ def nearest_boxes(boxes: Tensor, gts: Tensor, count: int) -> Tensor:
 
 
 @checked(
-    {"topk": whole_number, "pos_ignore_thr": number, "neg_ignore_thr": number},
+    {"topk": whole_number, "pos_ignore_thr": number, "neg_ignore_thr": number}, keeps_gradient=True,
     priors="boxes", gts="truths", boxes="predicted",
 )  # fmt: skip
 def uniform(
