@@ -35,6 +35,7 @@ class ApproxMaxIoUAssigner(MaxIoUAssigner):
     """
 
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "boxes", "approxs": "groups"}
+    priors_first: ClassVar[bool] = True
 
     def candidates(self, image: Inputs) -> Tensor:
         """Boxes (N, A, 4) to compare with ground truths, the approximating ones."""

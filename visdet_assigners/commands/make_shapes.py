@@ -54,8 +54,8 @@ def draw_background(rng: np.random.Generator, width: int, height: int, plain: bo
 def outline(rng: np.random.Generator, name: str, radius: float) -> np.ndarray:
     """Corners of a shape around the origin at a random angle: (P, 2) float, pixels."""
     turn = rng.uniform(0, 2 * np.pi)
-    angles: NDArray[np.float64]
-    radii: NDArray[np.float64]
+    angles: NDArray[Any]
+    radii: NDArray[Any]
     if name == "circle":
         angles, radii = np.linspace(0, 2 * np.pi, 48, endpoint=False), np.ones(48)
     elif name == "rectangle":
