@@ -24,7 +24,7 @@ class Trial:
     Attributes:
         data: the set.
         bases: of the config, in ``configs/``.
-        assigners: that are to be called, by their place in the model.
+        assigners: that are to be called, in the order of their names.
         loss: about what an untrained network has, as it was measured once.
         epochs: over the images.
         as_process: through ``tools/train.py`` itself.
