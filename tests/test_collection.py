@@ -29,11 +29,11 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT / "tests")))
-def test_no_test_module_is_imported(path):
+def test_no_test_module_is_imported():
     """What two of them share lies in a plain module: an import would collect the other's tests and needs its data."""
-    modules = {module.stem for module in MODULES if module.stem.startswith("test_")}
-    found = {name for name in imported(path) if modules & set(name.split("."))}
+    tests = {module.stem for module in MODULES if module.stem.startswith("test_")}
+    assert len(tests) > 50
+    found = {path: names for path in MODULES if (names := {n for n in imported(path) if tests & set(n.split("."))})}
     assert not found
 
 
@@ -47,4 +47,5 @@ def test_a_clone_elsewhere_collects_without_the_data(tmp_path):
         cwd=clone, env={**kept, "PYTHONPATH": str(clone)}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    assert int(re.search(r"^(\d+) tests collected", done.stdout, re.MULTILINE)[1]) > 10_000
+    assert int(re.search(r"^(\d+) tests collected", done.stdout, re.MULTILINE)[1]) > 5_000
+    assert "tests/real/test_training.py::test_a_training[" in done.stdout  # skipped later, and with a reason
