@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pycocotools.coco import COCO
 
-from scenes import DATA
+from scenes import DATA, needs
 
 
 @dataclass(frozen=True)
@@ -98,13 +98,6 @@ DATA_SETS = {
     "nuclei": _data_set("nuclei", "{}.json", "images"),
     "tiny_coco": _data_set("tiny_coco", "instances_{}2017.json", "{}2017"),
 }
-
-
-def needs(name: str) -> pytest.MarkDecorator:
-    """Skip, loudly, where the data set is not there."""
-    root = DATA_SETS[name].root
-    reason = f"NO REAL DATA: {root} is not there, so nothing is trained on {name}; set VISDET_ASSIGNERS_TEST_DATA"
-    return pytest.mark.skipif(not root.is_dir(), reason=reason)
 
 
 EACH = [pytest.param(found, id=name, marks=needs(name)) for name, found in DATA_SETS.items()]

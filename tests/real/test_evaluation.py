@@ -8,7 +8,8 @@ import torch
 from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
 
-from real.data_sets import DATA_SETS, needs
+from real.data_sets import DATA_SETS
+from scenes import needs
 from toolbox import ROOT
 
 NUCLEI = DATA_SETS["nuclei"].train

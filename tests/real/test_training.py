@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from real.data_sets import DATA_SETS, needs
+from real.data_sets import DATA_SETS
 from real.trainings import TINY_COCO, run, write_config
+from scenes import needs
 from visdet_assigners.training.running import load_checkpoint
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle
 
-from real.data_sets import DATA_SETS, needs
+from real.data_sets import DATA_SETS
+from scenes import needs
 from toolbox import load_tool
 
 dsb2018_to_coco = load_tool("dsb2018_to_coco")
