@@ -43,6 +43,7 @@ custom_hooks = [dict(type="CountAssignments")]
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1))
 train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
 val_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
+log_processor = dict(window_size=1)
 visualizer = dict(name={path.stem!r})
 """)
     return str(path)
