@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from scenes import DATA
+from scenes import DATA, needs
 from toolbox import load_tool
 from visdet_assigners.testing.benchmarks import SCENES, drawn
 from visdet_assigners.testing.measure import OperatorCounter, Timing, peak_memory, time_interleaved
@@ -41,9 +41,7 @@ def test_the_assigners_of_a_config(tmp_path, capsys):
     assert "2,000" in printed
 
 
-@pytest.mark.skipif(
-    not DATA.is_dir(), reason="needs the real data set; test_against_mmdet.py says where it is looked for"
-)
+@needs("tiny_coco")
 def test_real_boxes(capsys):
     file = DATA / "tiny_coco/annotations/instances_val2017.json"
     assert benchmark.main(["--scenes", "YOLOF", "--real", str(file), "--rounds", "1"]) == 0
