@@ -125,7 +125,10 @@ def test_pictures_that_are_not_there(tmp_path):
 
 def test_classes_that_the_file_does_not_have(tmp_path):
     (defect,) = check_annotations(write(tmp_path, SOUND), classes=("cat", "Dog")).fatal
-    assert str(defect) == "classes that no category of the file bears (it has cat, dog): Dog"
+    assert str(defect) == (
+        "classes that no category of the file bears (it has cat, dog): Dog; "
+        'write metainfo=dict(classes=("cat", "dog")), or mend the file'
+    )
 
 
 @pytest.mark.parametrize("empty", ["images", "annotations"])

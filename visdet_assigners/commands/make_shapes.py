@@ -52,6 +52,8 @@ def draw_background(rng: np.random.Generator, width: int, height: int, plain: bo
 def outline(rng: np.random.Generator, name: str, radius: float) -> np.ndarray:
     """Corners of a shape around the origin at a random angle: (P, 2) float, pixels."""
     turn = rng.uniform(0, 2 * np.pi)
+    angles: np.ndarray
+    radii: np.ndarray
     if name == "circle":
         angles, radii = np.linspace(0, 2 * np.pi, 48, endpoint=False), np.ones(48)
     elif name == "rectangle":
@@ -168,7 +170,8 @@ def make_split(
     """Write the pictures and the annotation file of one split."""
     image_dir = out_dir / "images" / split
     image_dir.mkdir(parents=True, exist_ok=True)
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for i in tqdm(range(count), desc=split, unit="picture"):
         rng = np.random.default_rng([seed, SPLITS.index(split), i])
         empty = i % EMPTY_EVERY == EMPTY_EVERY - 1
