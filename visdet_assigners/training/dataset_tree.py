@@ -79,7 +79,7 @@ def _found(value: Any, path: str, certain: bool) -> Iterator[Place]:
     """Yield the outermost data sets in a value of any kind; ``certain`` where a data set is what belongs there."""
     if isinstance(value, Mapping):
         signs = ["type" in value, any(key in value for key in FILES)]
-        if any(signs) if certain else all(signs):
+        if any(signs) if certain else all(signs) or (signs[0] and held_datasets(value, path)):
             yield path, value
         elif "type" not in value:  # several by name
             for key in value:
