@@ -1,6 +1,7 @@
 """The labels that mmdet gives are the ones that we say, and what makes them others is named."""
 
 import json
+from typing import ClassVar
 
 import pytest
 from mmdet.datasets import CityscapesDataset, CocoDataset, LVISV1Dataset, MOTChallengeDataset
@@ -102,7 +103,7 @@ def test_whose_classes_hold():
 
 def test_whose_annotations_are_coco():
     class Own(CocoDataset):
-        METAINFO = dict(classes=("a",))
+        METAINFO: ClassVar = dict(classes=("a",))
 
     class Other(CocoDataset):
         def parse_data_info(self, raw_data_info):

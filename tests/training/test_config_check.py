@@ -7,7 +7,11 @@ from pathlib import Path
 
 import mmdet
 import pytest
+import torch
+from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmengine.structures import InstanceData
 
 from scenes import DATA
 from toolbox import ROOT
@@ -109,6 +113,33 @@ def test_a_head_with_other_classes_is_named(name):
     assert re.search(rf"set it to {number}\b", problem)
 
 
+# Their classes are one, those of another task, or stand elsewhere than in the config.
+OTHER_CLASSES = re.compile(r"rpn_head|semantic_head.num_classes|head\.head|reid\.|^model\.head\.")
+OTHER_DATA = re.compile("glip|grounding_dino|v3det|openimages|dsdl|sort|track|youtubevis|reid")
+
+
+@pytest.mark.slow
+def test_each_number_of_classes_of_all_configs_of_mmdet_is_compared():
+    """One of each kind and family is made wrong in turn."""
+    seen = set()
+    for name in config_names(every=1):
+        family = name.split("/")[0]
+        try:
+            cfg = load(name)
+        except (ImportError, FileNotFoundError):
+            continue
+        for path, node in typed_nodes(cfg.get("model"), "model"):
+            for key in ("num_classes", "num_things_classes", "num_stuff_classes"):
+                kind = (family, re.sub(r"\.\d+", "", path), str(node["type"]), key)
+                if key in node and kind not in seen and not OTHER_CLASSES.search(f"{path}.{key}"):
+                    seen.add(kind)
+                    node[key] += 1
+                    found = said(cfg)
+                    node[key] -= 1
+                    assert any(f"{path}.{key}" in one for one in found) or OTHER_DATA.search(name), (name, path)
+    assert len(seen) > 200
+
+
 @pytest.mark.parametrize("branch", ["0.head", "1.roi.bbox_head"])
 def test_an_auxiliary_branch_with_other_classes_is_named(branch):
     cfg = load("co_detr/co-deformable-detr-atss-rcnn_r18_12e_bccd.py")
@@ -138,8 +169,7 @@ def test_class_weights_of_mask_classification():
     cfg = load("mask2former/mask2former_r18_12e_shapes.py")
     cfg.model.panoptic_head.loss_cls.class_weight = [1.0] * 80 + [0.1]
     (problem,) = said(cfg)
-    assert problem == ("model.panoptic_head.loss_cls.class_weight: it has 81 numbers and needs 5, one for each class and "
-                       "the last for the background")  # fmt: skip
+    assert problem.startswith("model.panoptic_head.loss_cls.class_weight: it has 81 numbers and needs 5, one for each ")
 
 
 ADDED = "add_gt_as_proposals=True"
@@ -165,6 +195,30 @@ def test_a_sampler_that_adds_ground_truths_to_priors_is_refused(name, how):
     assert ("its default" in problem) == (not how)
     change(cfg, SAMPLERS[name], dict(type="RandomSampler", num=256, pos_fraction=0.5, add_gt_as_proposals=False))
     assert not said(cfg)
+
+
+def test_mmdets_targets_shift_where_ground_truths_are_added():
+    """The oracle of the refusal: labels of the same anchors, with and without."""
+
+    def labels(added: bool) -> torch.Tensor:
+        sampler = dict(type="RandomSampler", num=10_000, pos_fraction=1.0, add_gt_as_proposals=added)
+        assigner = dict(type="MaxIoUAssigner", pos_iou_thr=0.7, neg_iou_thr=0.3)
+        head = dict(type="RPNHead", in_channels=8, feat_channels=8, num_classes=1,
+                    anchor_generator=dict(type="AnchorGenerator", scales=[4], ratios=[1.0], strides=[8]),
+                    train_cfg=dict(assigner=assigner, sampler=sampler, allowed_border=-1, pos_weight=-1))  # fmt: skip
+        with DefaultScope.overwrite_default_scope("mmdet"):
+            head = MODELS.build(head)
+        anchors = head.prior_generator.grid_anchors([(8, 8)], device="cpu")
+        truths = InstanceData(bboxes=torch.tensor([[8.0, 8.0, 40.0, 40.0]]), labels=torch.zeros(1, dtype=torch.long))
+        meta = dict(img_shape=(64, 64), pad_shape=(64, 64))
+        return head.get_targets([anchors], [[torch.ones(64, dtype=torch.bool)]], [truths], [meta])[0][0]
+
+    ((right,),) = (labels(False)[0] == 0).nonzero().tolist()
+    try:
+        given = (labels(True)[0] == 0).nonzero().flatten().tolist()
+    except IndexError:
+        given = []
+    assert right not in given
 
 
 @pytest.mark.parametrize("head", ["DETR", "R-CNN"])

@@ -24,16 +24,23 @@ WRAPPED = {
         dict(type="ConcatDataset", datasets=[dict(type="RepeatDataset", times=2, dataset=A), B]),
         [".datasets.0.dataset", ".datasets.1"],
     ),
-    "unknown keys": (dict(type=Own, labelled=A, others=[B, dict(type=Own, base=A)]),
-                     [".labelled", ".others.0", ".others.1.base"]),  # fmt: skip
+    "unknown keys": (
+        dict(type=Own, labelled=A, others=[B, dict(type=Own, base=A)]),
+        [".labelled", ".others.0", ".others.1.base"],
+    ),
     "by name": (dict(type="Mixture", datasets=dict(coco=A, voc=B)), [".datasets.coco", ".datasets.voc"]),
     "by name under another key": (dict(type="Mixture", parts=dict(coco=A, voc=B)), [".parts.coco", ".parts.voc"]),
     "other things": (
-        dict(A, pipeline=[dict(type="Mosaic", dataset=B)], backend_args=dict(type="x"), metainfo=dict(classes=["a"]),
-             sampler=dict(type="RandomSampler")),
+        dict(
+            A,
+            pipeline=[dict(type="Mosaic", dataset=B)],
+            backend_args=dict(type="x"),
+            metainfo=dict(classes=["a"]),
+            sampler=dict(type="RandomSampler"),
+        ),
         [""],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", WRAPPED)

@@ -50,7 +50,7 @@ from visdet_assigners.observe.draw import save
 from visdet_assigners.observe.statistics import ObjectTable, PriorCounts, summarize
 from visdet_assigners.observe.tap import find_assigners
 from visdet_assigners.training.classes import names_of
-from visdet_assigners.training.config_assigners import assigner_nodes
+from visdet_assigners.training.config_assigners import assigner_nodes, check_assigners
 from visdet_assigners.training.config_check import check_config
 from visdet_assigners.training.running import build_runner, check_checkpoint
 
@@ -351,15 +351,16 @@ def train(cfgs: Sequence[Config], names: Sequence[str], args: argparse.Namespace
 
 def load_configs(args: argparse.Namespace) -> list[Config]:
     """Read the two configs, or the one and put the other assigner into its copy."""
+    phases = list(dict.fromkeys([args.phase, *(["train", "val"] if args.train else [])]))
     cfg = load_config(args)
+    check_config(cfg, phases)
     if args.to:
-        cfgs = [cfg, with_assigner(cfg, args.to, args.at)]
+        other = with_assigner(cfg, args.to, args.at)
+        check_assigners(other)
     else:
-        second = argparse.Namespace(**{**vars(args), "config": args.config_b})
-        cfgs = [cfg, load_config(second)]
-    for one in cfgs:
-        check_config(one, list(dict.fromkeys([args.phase, *(["train", "val"] if args.train else [])])))
-    return cfgs
+        other = load_config(argparse.Namespace(**{**vars(args), "config": args.config_b}))
+        check_config(other, phases)
+    return [cfg, other]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
