@@ -34,6 +34,7 @@ FATAL = {
         "areas that are no finite number: annotation 1 of image 1.jpg",
     ),
     "crowd as a text": (("annotations", 0, "iscrowd", "0"), "iscrowd that is neither 0 nor 1, which mmdet takes for a"),
+    "file name as a number": (("images", 0, "file_name", 1), "file names that are no text: image 1 (1)"),
     "width as a text": (("images", 0, "width", "40"), "images without a size: image 1.jpg (40x30)"),
     "no width": (("images", 0, "width", None), "images without a key: image 1.jpg (width)"),
     "absolute": (("images", 0, "file_name", "/etc/passwd"), "lead out of the image folder: image /etc/passwd"),
@@ -163,7 +164,9 @@ def test_objects_without_a_mask_where_masks_are_loaded(tmp_path):
     data["annotations"][2]["segmentation"] = []
     path = write(tmp_path, data)
     (defect,) = check_annotations(path, masks=True).fatal
-    assert str(defect) == "objects without a mask, which the pipeline loads: annotation 3 of image 2.jpg"
+    assert (
+        str(defect) == "objects without a mask, which the pipeline or the evaluation reads: annotation 3 of image 2.jpg"
+    )
     assert not check_annotations(path, masks=True, classes=("dog",)).fatal  # nobody asks for that one
     instances = [dict(bbox=[1, 1, 9, 9], bbox_label=0, ignore_flag=0)]  # as mmdet reads it
     with pytest.raises(KeyError, match="mask"):

@@ -271,6 +271,8 @@ MISSPELT = [
     ("model.train_cfg.asigner", "model.train_cfg: nothing reads asigner; did you mean assigner?"),
     ("model.train_cfg.allowed_boarder", "did you mean allowed_border?"),
     ("train_dataloader.dataset.metainfo.CLASSES", "metainfo: nothing reads CLASSES; did you mean classes?"),
+    ("train_dataloder", "nothing reads train_dataloder; did you mean train_dataloader?"),
+    ("optim_wraper", "nothing reads optim_wraper; did you mean optim_wrapper?"),
     ("train_dataloader.dataset.filter_cfg.filter_emtpy_gt", "did you mean filter_empty_gt?"),
 ]
 
@@ -358,6 +360,10 @@ def test_a_file_that_two_data_sets_read_is_looked_at_once(notebook):
     ("option", "words"),
     [
         (dict(ann_file=["a.json", "b.json"]), "ann_file is a list, which mmdet 2 took; make a ConcatDataset"),
+        (
+            dict(data_prefix=dict(img_path="images/")),
+            "it has no img, the folder of the images; write data_prefix=dict(",
+        ),
         (dict(metainfo=dict(classes="cat")), 'a single class needs a comma: write metainfo=dict(classes=("cat",))'),
         (dict(metainfo=dict(classes="no/file.txt")), "the file of classes no/file.txt doesn't exist"),
         (dict(metainfo="cat"), "metainfo is 'cat'; write metainfo=dict(classes="),
@@ -365,9 +371,10 @@ def test_a_file_that_two_data_sets_read_is_looked_at_once(notebook):
     ],
 )
 def test_data_sets_that_mmdet_can_not_build(option, words, notebook):
-    notebook.train_dataloader.dataset.update(option)
+    for key, value in option.items():
+        notebook.train_dataloader.dataset[key] = value
     (problem,) = [str(one) for one in find_problems(notebook, ["train"])]
-    assert problem.startswith("train_dataloader.dataset: ")
+    assert problem.startswith("train_dataloader.dataset")
     assert words in problem
 
 

@@ -47,7 +47,7 @@ def _unknown_type(error: Exception) -> str | None:
         return None
     package = unknown[1].partition(".")[0]
     advice = "check the spelling, or import its module with custom_imports in the config"
-    if "." in unknown[1] and find_spec(package) is None:
+    if package and "." in unknown[1] and find_spec(package) is None:
         advice = f"the package {package} isn't installed here"
     return f"the config asks for the type {unknown[1]}, but the {unknown[2]} registry doesn't have it; {advice}"
 

@@ -123,7 +123,7 @@ def check_annotations(
         classes: what the detector is to learn, by name; None means all categories of the file.
         data_root: links among the images may lead anywhere below it; None means the image folder.
         headers: whether to read the header of each image too.
-        masks: whether each object needs a mask.
+        masks: whether each object needs a mask, to learn from or to be evaluated.
         scored: whether COCO's evaluation reads the file itself, which asks for more than mmdet does.
         labelled: whether there must be objects; the file of a test set may have none, nor a list of them.
 
@@ -229,7 +229,9 @@ def _image_fault(folder: str | Path | None, roots: Sequence[str | Path]) -> Call
         missing = _without(image, ("id", "file_name"), ("width", "height"))
         if missing:
             return "images without a key", missing
-        name = str(image["file_name"])
+        name = image["file_name"]
+        if not isinstance(name, str):
+            return "file names that are no text", repr(name)
         if leads_out(name):
             return "file names that lead out of the image folder", ""
         if not (_number(image["width"]) and _number(image["height"]) and min(image["width"], image["height"]) > 0):
@@ -299,8 +301,9 @@ def _reason_to_drop(annotation: Item, images: Mapping[Any, Item], categories: Ma
 
 
 def _lack_of_mask(annotation: Item) -> Fault | None:
-    """Whether an object lacks the mask that the pipeline loads: mmdet stops at it."""
-    return None if annotation.get("segmentation") else ("objects without a mask, which the pipeline loads", "")
+    """Whether an object lacks a mask: mmdet stops where it loads masks, COCO's evaluation where it compares them."""
+    what = "objects without a mask, which the pipeline or the evaluation reads"
+    return None if annotation.get("segmentation") else (what, "")
 
 
 def _unscorable(annotation: Item) -> Fault | None:

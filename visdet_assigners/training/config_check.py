@@ -196,6 +196,7 @@ def _misspelt(cfg: Config, datasets: Sequence[DataSet]) -> list[Problem]:
     own = any(scope_and_name(cls)[0] not in CHECKED for cls in classes if cls is not None)
     found = [problem for path, part in train_cfgs(model, "model") for problem in misspelt_keys(part, path, "train_cfg")]
     problems = [Problem(one.where, one.what, fatal=not own) for one in found]
+    problems += misspelt_keys(dict.fromkeys(cfg.keys()), "", "config")
     for one in datasets:
         for key in ("metainfo", "filter_cfg"):
             problems += misspelt_keys(one.config.get(key), f"{one.path}.{key}", key)

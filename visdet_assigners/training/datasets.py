@@ -124,15 +124,17 @@ def _guarded(step: Mapping[str, Any], more: Mapping[str, Any]) -> Mapping[str, A
 def annotation_question(cfg: Config, one: DataSet) -> dict[str, Any]:
     """Return what `check_annotations` is to be asked about a data set: its arguments but for ``headers``."""
     root = one.config.get("data_root") or ""
-    scored = any(scope_and_name(metric.get("type"))[1] == "CocoMetric" and metric.get("ann_file")
-                 and not metric.get("format_only") for metric in metrics_of(cfg, one.phase))  # fmt: skip
+    scored = [metric.get("metric") or "bbox" for metric in metrics_of(cfg, one.phase) if one.phase != "train"
+              and scope_and_name(metric.get("type"))[1] == "CocoMetric" and metric.get("ann_file")
+              and not metric.get("format_only")]  # fmt: skip
+    masks = _loads_masks(one.config) if one.phase == "train" else any("segm" in metric for metric in scored)
     return dict(
         path=os.path.join(root, one.config["ann_file"]),
         image_folder=os.path.join(root, (one.config.get("data_prefix") or {}).get("img", "")),
         classes=one.classes.names if one.classes else None,
         data_root=root,
-        masks=one.phase == "train" and _loads_masks(one.config),
-        scored=one.phase != "train" and scored,
+        masks=masks,
+        scored=bool(scored),
         labelled=one.phase != "test",
     )
 
@@ -163,6 +165,9 @@ def _missing_files(one: DataSet) -> list[Problem]:
             found.append(Problem("", what))
     found += _check_path(one.path, "annotation file", dataset.get("ann_file"), root)
     prefix = dataset.get("data_prefix") or {}
+    if one.is_whole_coco and "img" not in prefix:
+        found.append(Problem(f"{one.path}.data_prefix", 'it has no img, the folder of the images; write data_prefix='
+                                                        'dict(img="images/"), or img="" for data_root'))  # fmt: skip
     for key in prefix:
         if key.startswith("img"):
             found += _check_path(one.path, "image folder", prefix[key], root)

@@ -25,6 +25,12 @@ OF_OTHER_CLASSES = (
 )  # fmt: skip
 """Parts of a model whose ``num_classes`` are not the data's: one class, none, those of another task or of stuff."""
 KNOWN = {
+    "config": (
+        "train_dataloader", "val_dataloader", "test_dataloader", "train_cfg", "val_cfg", "test_cfg", "optim_wrapper",
+        "param_scheduler", "val_evaluator", "test_evaluator", "default_hooks", "custom_hooks", "data_preprocessor",
+        "log_processor", "visualizer", "default_scope", "randomness", "auto_scale_lr", "custom_imports", "load_from",
+        "model_wrapper_cfg", "find_unused_parameters", "experiment_name",
+    ),
     "train_cfg": (
         "assigner", "sampler", "allowed_border", "pos_weight", "debug", "rpn", "rpn_proposal", "rcnn", "alpha", "beta",
         "gamma", "center_ratio", "ignore_ratio", "ga_assigner", "ga_sampler", "reg_assigner", "initial_assigner",
@@ -37,6 +43,8 @@ KNOWN = {
     "filter_cfg": ("filter_empty_gt", "min_size", "bbox_min_size"),
 }  # fmt: skip
 """What mmdet and this package read in parts of a config that no constructor checks."""
+LONG = 9
+"""Letters from which on a name of a config is no other one's neighbour by chance."""
 COUNTS = ("num_classes", "num_things_classes", "num_stuff_classes")
 BOTH = "num_things_classes + num_stuff_classes"
 
@@ -260,7 +268,7 @@ def misspelt_keys(value: Any, path: str, part: str) -> Iterator[Problem]:
     elif isinstance(value, Mapping):
         for key in value:
             meant = None if key in KNOWN[part] else closest(str(key), KNOWN[part])
-            if meant:
+            if meant and (part != "config" or len(key) >= LONG):  # there, variables have names, too
                 yield Problem(path, f"nothing reads {key}; did you mean {meant}?")
             elif part == "train_cfg" and isinstance(value[key], (Mapping, list)) and "type" not in value[key]:
                 yield from misspelt_keys(value[key], f"{path}.{key}", part)
