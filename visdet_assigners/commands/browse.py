@@ -25,10 +25,10 @@ from visdet_assigners.commands.errors import user_errors
 from visdet_assigners.commands.options import ArgumentParser, add_config_arguments
 from visdet_assigners.errors import UserError
 from visdet_assigners.observe import AssignmentRecord
-from visdet_assigners.observe.detector import assignments, build_dataset, build_model
+from visdet_assigners.observe.detector import assignments, build_dataset, build_model, repeats_left_out
 from visdet_assigners.observe.draw import draw_assignments, panels_of, render, save
-from visdet_assigners.training.config_assigners import check_assigners
-from visdet_assigners.training.datasets import check_data
+from visdet_assigners.training.classes import names_of
+from visdet_assigners.training.config_check import check_config
 from visdet_assigners.training.running import check_checkpoint
 
 
@@ -85,7 +85,7 @@ def browse(cfg: Config, args: argparse.Namespace) -> None:
     init_default_scope(cfg.get("default_scope", "mmdet"))
     dataset = build_dataset(cfg, args.phase)
     model = build_model(cfg, args.checkpoint, args.epoch)
-    classes = dataset.metainfo.get("classes") or ()
+    classes = names_of(dataset)
     folder = Path(args.out_dir or Path(cfg.work_dir) / "assignments")
     folder.mkdir(parents=True, exist_ok=True)
     window = open_window() if args.show else None
@@ -127,7 +127,7 @@ def browse(cfg: Config, args: argparse.Namespace) -> None:
         )
     if not written:
         raise UserError(f"--assigner {args.assigner}: the model calls {', '.join(sorted(found))}; name a part of these")
-    print(f"{written} pictures in {folder}")
+    print(f"{written} pictures in {folder}", *repeats_left_out(cfg, args.phase), sep="\n")
     if predicted and args.checkpoint is None:
         print(f"The weights are random, so what depends on predictions means nothing: {', '.join(sorted(predicted))}; "
               "give a CHECKPOINT")  # fmt: skip
@@ -141,6 +141,5 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(f"--show-number {args.show_number}: give the number of images, at least 1")
         cfg = load_config(args)
         check_checkpoint(args.checkpoint, "check the path, or leave it out")
-        check_data(cfg, [args.phase])
-        check_assigners(cfg)
+        check_config(cfg, [args.phase])
         browse(cfg, args)

@@ -19,8 +19,15 @@ from visdet_assigners.commands.config import load_config
 from visdet_assigners.commands.errors import user_errors
 from visdet_assigners.commands.options import ArgumentParser, add_config_arguments
 from visdet_assigners.errors import UserError
-from visdet_assigners.observe.detector import assignments, blank_images, build_dataset, build_model, load_item
-from visdet_assigners.training.datasets import check_data
+from visdet_assigners.observe.detector import (
+    assignments,
+    blank_images,
+    build_dataset,
+    build_model,
+    load_item,
+    repeats_left_out,
+)
+from visdet_assigners.training.config_check import check_config
 
 
 def parse_args(argv: Sequence[str] | None):
@@ -57,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.max_images < 1:
             raise UserError(f"--max-images {args.max_images}: give a number of images, at least 1")
         cfg = load_config(args)
-        check_data(cfg, ["train"])
+        check_config(cfg, ["train"])
         init_default_scope(cfg.get("default_scope", "mmdet"))
         found = count_conflicts(cfg, args.max_images)
         if not found:
@@ -66,3 +73,5 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("| --- | ---: | ---: | ---: | ---: |")
         for pair, one in found.items():
             print(f"| {' and '.join(pair)} | {one.places} | {one.one_sided} | {one.other_object} | {one.share:.1%} |")
+        for note in repeats_left_out(cfg, "train"):
+            print(note)
