@@ -176,4 +176,5 @@ train_cfg = dict()
 """
     Path("fcos.py").write_text(config)
     line = error_line(capsys, "fcos.py", "-n", "1", "--cfg-options", f"data_root={shapes}")
-    assert "FCOS called no assigner" in line
+    assert "FCOS has no assigner" in line
+    assert "targets are computed in FCOSHead" in line

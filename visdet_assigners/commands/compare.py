@@ -42,7 +42,11 @@ from visdet_assigners.observe.detector import (
     blank_images,
     build_dataset,
     build_model,
+    check_detector,
+    class_names,
     numbered_items,
+    picture_path,
+    sample_of,
     without_network,
 )
 from visdet_assigners.observe.draw import save
@@ -225,7 +229,8 @@ def compare(cfgs: Sequence[Config], args: argparse.Namespace, folder: Path) -> d
     without = all(alone)
 
     comparison = Comparison()
-    classes = dataset.metainfo.get("classes") or ()
+    written: set[Path] = set()
+    classes = class_names(dataset)
     count = min(args.max_images, len(dataset))
 
     def pairs_of(item: Any) -> tuple[np.ndarray, list[Pair]]:
@@ -248,8 +253,9 @@ def compare(cfgs: Sequence[Config], args: argparse.Namespace, folder: Path) -> d
             for _, item in tqdm(numbered_items(with_images, chosen), "drawing", len(chosen), unit="image"):
                 image, pairs = pairs_of(item)
                 first, second = [pair for pair in pairs if place_of(pair) == where][-1]
-                name = f"{Path(item['data_samples'].img_path).stem}.{where.replace('[', '').replace(']', '')}.png"
-                save(draw_difference(image, first, second), folder / name)
+                path = picture_path(folder, sample_of(item), where, written)
+                save(draw_difference(image, first, second), path)
+                written.add(path)
     result: dict[str, Any] = {"images": count, "places": {}}
     for where, names in comparison.names.items():
         tables = dict(zip(names, map(ObjectTable.join, comparison.tables[where])))
@@ -356,6 +362,7 @@ def load_configs(args: argparse.Namespace) -> list[Config]:
         second = argparse.Namespace(**{**vars(args), "config": args.config_b})
         cfgs = [cfg, load_config(second)]
     for one in cfgs:
+        check_detector(one, args.phase)
         check_data(one, [args.phase, *(["train", "val"] if args.train else [])])
         check_assigners(one)
     return cfgs

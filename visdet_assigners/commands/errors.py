@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from visdet_assigners.errors import UserError
+from visdet_assigners.errors import UserError, is_missing_package, told
 from visdet_assigners.training.checkpoints import CheckpointError
 from visdet_assigners.training.images import ImageError
 
@@ -17,8 +17,9 @@ from visdet_assigners.training.images import ImageError
 def user_errors() -> Iterator[None]:
     """Turn mistakes of the user into one line and exit status 2; anything else keeps its traceback.
 
-    Besides `UserError`, which the checks of this module raise, and a checkpoint or an image that is not read, one error
-    of mmengine is the user's for certain: a ``type`` that no registry knows.
+    Besides `UserError`, which our checks raise, and a checkpoint or an image that is not read, some errors of others
+    are the user's for certain: a ``type`` that no registry knows, and a package that the config needs and that isn't
+    there.
     """
     try:
         yield
@@ -35,6 +36,10 @@ def user_errors() -> Iterator[None]:
             f"the config asks for the type {unknown[1]}, but the {unknown[2]} registry doesn't have it; "
             "check the spelling, or import its module with custom_imports in the config"
         )
+    except Exception as error:
+        if not is_missing_package(error):
+            raise
+        message = told(error)
     else:
         return
     print(f"{Path(sys.argv[0]).name}: error: {' '.join(message.split())}", file=sys.stderr)
