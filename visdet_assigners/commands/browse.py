@@ -26,12 +26,12 @@ from visdet_assigners.errors import UserError
 from visdet_assigners.observe import AssignmentRecord
 from visdet_assigners.observe.detector import (
     assignments,
-    build_dataset,
     build_model,
     check_detector,
     class_names,
     numbered_items,
     objects_of,
+    open_dataset,
     picture_path,
     uncalled,
 )
@@ -92,7 +92,7 @@ def browse(cfg: Config, args: argparse.Namespace) -> None:
     set_random_seed(0)  # the same command draws the same pictures
     init_default_scope(cfg.get("default_scope", "mmdet"))
     model = build_model(cfg, args.checkpoint, args.epoch)
-    dataset = build_dataset(cfg, args.phase)
+    dataset = open_dataset(cfg, args.phase)
     classes = class_names(dataset)
     folder = Path(args.out_dir or Path(cfg.work_dir) / "assignments")
     folder.mkdir(parents=True, exist_ok=True)

@@ -40,11 +40,11 @@ from visdet_assigners.observe.detector import (
     ask_without_network,
     assignments,
     blank_images,
-    build_dataset,
     build_model,
     check_detector,
     class_names,
     numbered_items,
+    open_dataset,
     picture_path,
     sample_of,
     without_network,
@@ -214,8 +214,8 @@ def tell_apart(first: str, second: str) -> tuple[str, str]:
 def compare(cfgs: Sequence[Config], args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Go through the data set, draw, and return all numbers."""
     init_default_scope(cfgs[0].get("default_scope", "mmdet"))
-    with_images = build_dataset(cfgs[0], args.phase)
-    dataset = build_dataset(cfgs[0], args.phase)
+    with_images = open_dataset(cfgs[0], args.phase)
+    dataset = open_dataset(cfgs[0], args.phase)
     blank_images(dataset)
     models = [
         build_model(cfg, checkpoint, args.epoch)

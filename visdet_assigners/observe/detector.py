@@ -55,6 +55,33 @@ def check_detector(cfg: Config, phase: str) -> None:
                         "trained, or another --phase")  # fmt: skip
 
 
+@contextmanager
+def one_line(what: str) -> Iterator[None]:
+    """Tell in one line what fails in the code that a config names, which is mended there or in the config.
+
+    Raises:
+        UserError: what failed and why; the error itself is its cause.
+    """
+    try:
+        yield
+    except (UserError, CheckpointError, ImageError):
+        raise
+    except Exception as error:
+        if isinstance(error, KeyError) and "registry" in str(error):  # has a line of its own
+            raise
+        raise UserError(f"{what}: {told(error)}") from error
+
+
+def open_dataset(cfg: Config, phase: str) -> Any:
+    """Build the data set of a phase.
+
+    Raises:
+        UserError: it can't be built.
+    """
+    with one_line(f"the {phase}_dataloader.dataset of the config can't be built"):
+        return build_dataset(cfg, phase)
+
+
 def build_dataset(cfg: Config, phase: str) -> Any:
     """Build the data set of a phase, ``train`` or ``val``, with boxes that fit its images."""
     dataset = copy.deepcopy(cfg[f"{phase}_dataloader"].dataset)
@@ -125,12 +152,8 @@ def load_item(dataset: Any, index: int) -> Any:
     random.seed(index)
     np.random.seed(index)
     torch.manual_seed(index)
-    try:
+    with one_line(f"the data set fails to give its image {index}"):
         item = dataset[index]
-    except (UserError, ImageError):
-        raise
-    except Exception as error:
-        raise UserError(f"the data set fails to give its image {index}: {told(error)}") from error
     if item is not None:
         sample_of(item)
     return item
@@ -179,14 +202,8 @@ def build_model(cfg: Config, checkpoint: str | None, epoch: int | None = None) -
         UserError: the model can't be built, or has no assigner.
         CheckpointError: the checkpoint is damaged, or could run code.
     """
-    try:
+    with one_line("the model of the config can't be built"):
         model = MODELS.build(_settings(cfg, checkpoint is None))
-    except (UserError, CheckpointError):
-        raise
-    except Exception as error:  # a config is the user's code: whatever stops it is to be mended there
-        if isinstance(error, KeyError) and "registry" in str(error):
-            raise
-        raise UserError(f"the model of the config can't be built: {told(error)}") from error
     if not any(find_assigners(model)):
         heads = {type(part).__name__ for name, part in model.named_children() if name.endswith("head")}
         raise UserError(
@@ -257,13 +274,9 @@ def assignments(model: Any, item: dict) -> tuple[NDArray[np.uint8], Any, list[As
         frame = sample.key_frames_inds[0]
         pixels, sample = pixels[frame], sample.get_key_frames()[0]
     image = shown_image(model.data_preprocessor, pixels)
-    with matched_masks(model, frame) as masks, record_assignments(model) as records:
-        try:
-            model.loss(data["inputs"], data["data_samples"])
-        except UserError:  # of what listens
-            raise
-        except Exception as error:
-            raise UserError(f"the training step of {type(model).__name__} fails on {path}: {told(error)}") from error
+    fails = f"the training step of {type(model).__name__} fails on {path}"
+    with matched_masks(model, frame) as masks, record_assignments(model) as records, one_line(fails):
+        model.loss(data["inputs"], data["data_samples"])
     return image, sample, [masks[record.module](record) if record.module in masks else record for record in records]
 
 
