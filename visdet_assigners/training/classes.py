@@ -168,10 +168,11 @@ def classes_to_write(in_file: Sequence[str], classes: Sequence[str]) -> list[str
 
 
 def names_of(dataset: Any) -> tuple[str, ...]:
-    """Return the classes of a data set that is built; the first's where joined ones differ in metainfo."""
+    """Return the classes of a data set that is built, by label; none where joined data sets name theirs differently."""
     metainfo = getattr(dataset, "metainfo", None) or {}
-    first = metainfo[0] if isinstance(metainfo, (list, tuple)) else metainfo
-    return tuple(first.get("classes") or ())
+    every = metainfo if isinstance(metainfo, (list, tuple)) else [metainfo]
+    names = [tuple(one.get("classes") or ()) for one in every]
+    return names[0] if names and all(other == names[0] for other in names) else ()
 
 
 def is_coco(cls: type | None) -> bool:

@@ -95,7 +95,7 @@ def metrics_of(cfg: Config, phase: str) -> list[Mapping[str, Any]]:
 
 
 def guard_images(cfg: Config, phases: Sequence[str], on_bad: str = "stop") -> None:
-    """Let our transform read the images of the phases instead of mmcv's.
+    """Let our transforms read the images of the phases instead of mmcv's, and the proposals instead of mmdet's.
 
     Args:
         cfg: changed in place.
@@ -115,8 +115,11 @@ def guard_images(cfg: Config, phases: Sequence[str], on_bad: str = "stop") -> No
 
 def _guarded(step: Mapping[str, Any], more: Mapping[str, Any]) -> Mapping[str, Any]:
     scope, name = scope_and_name(step.get("type"))
-    known = name == "LoadImageFromFile" and scope in ("", "mmcv", "mmdet", "mmengine", SCOPE)
-    if not known or step.get("file_client_args"):
+    if scope not in ("", "mmcv", "mmdet", "mmengine", SCOPE) or step.get("file_client_args"):
+        return step
+    if name == "LoadProposals":
+        return {**step, "type": f"{SCOPE}.{name}"}
+    if name != "LoadImageFromFile":
         return step
     return {**step, **more, "type": f"{SCOPE}.{name}"}
 
