@@ -20,7 +20,10 @@ def check_file(path: str, what: str, advice: str) -> None:
 
 
 def told(error: BaseException) -> str:
-    """An error of somebody else's code in one line: what is missing where that is known, else what and where it was."""
+    """An error of somebody else's code in one line: what is missing where that is known, else what and where it was.
+
+    With ``$VISDET_TRACEBACK`` set, the commands print the traceback before the line.
+    """
     message = " ".join(str(error).split())
     operator = re.search(r"(\w+?)(_forward)?_impl: implementation for device (\w+) not found", message)
     if operator:
@@ -28,8 +31,8 @@ def told(error: BaseException) -> str:
     if is_missing_package(error):
         return f"a package is missing: {message}"
     places = [frame for frame in traceback.extract_tb(error.__traceback__) if "/torch/" not in frame.filename]
-    place = f" ({'/'.join(Path(places[-1].filename).parts[-3:])}, line {places[-1].lineno})" if places else ""
-    return f"{type(error).__name__}: {message}".rstrip(": ") + place
+    last = f"{'/'.join(Path(places[-1].filename).parts[-3:])}, line {places[-1].lineno}; " if places else ""
+    return f"{type(error).__name__}: {message}".rstrip(": ") + f" ({last}VISDET_TRACEBACK=1 shows the way there)"
 
 
 def is_missing_package(error: BaseException) -> bool:
