@@ -171,12 +171,12 @@ def run_apart(job: Callable[[], Any], log: Path, seconds: int, memory: int) -> t
     if child == 0:
         status = 1
         try:
-            with log.open("w") as file:
-                os.dup2(file.fileno(), 1)
-                os.dup2(file.fileno(), 2)
+            sys.stdout = sys.stderr = log.open("w", buffering=1)
+            for descriptor in (1, 2):
+                os.dup2(sys.stdout.fileno(), descriptor)
             taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
             resource.setrlimit(resource.RLIMIT_AS, (taken + memory, taken + memory))
-            resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+            resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
             job()
             status = 0
         except SystemExit as error:
@@ -184,8 +184,7 @@ def run_apart(job: Callable[[], Any], log: Path, seconds: int, memory: int) -> t
         except BaseException:
             traceback.print_exc()
         finally:
-            for stream in (sys.stdout, sys.stderr):
-                stream.flush()
+            sys.stdout.flush()
             os._exit(status)
     end = time.monotonic() + 10 * seconds
     while True:

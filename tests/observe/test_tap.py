@@ -11,7 +11,7 @@ from torch import nn
 from detectors import HEIGHT, WIDTH, batch, build_detector
 from visdet_assigners import AscendMaxIoUAssigner, MultiInstanceAssigner
 from visdet_assigners.assignment import IGNORED, NEGATIVE
-from visdet_assigners.observe.tap import ImageInfo, find_assigners, record_assignments, tap, watch
+from visdet_assigners.observe.tap import AssignmentRecord, ImageInfo, find_assigners, record_assignments, tap, watch
 
 LARGE = (384, 384)  # 3 x 3 points in the coarsest level, the least for a deformable convolution
 
@@ -344,6 +344,32 @@ def test_assigners_in_a_dictionary():
     head = nn.Module()
     head.assigners = {"near": Threshold(0.1), "far": Threshold(0.9)}
     assert [attribute for _, attribute, _ in find_assigners(head)] == ["assigners['near']", "assigners['far']"]
+
+
+def test_assigners_of_a_teacher_that_is_no_registered_part():
+    """mmdet's distilled detectors hide their teacher from ``parameters``; LAD learns from what its teacher assigns."""
+    student = Head()
+    teacher = nn.Module()
+    teacher.head = Head()
+    teacher.same = student
+    vars(student)["teacher_model"] = teacher
+    places = [f"{module}.{attribute}" for module, attribute, _ in find_assigners(student)]
+    own = ["assigner", "others[0]", "others[2]"]
+    assert places == [f"{module}.{attribute}" for module in ("", "teacher_model.head") for attribute in own]
+    with record_assignments(student) as records:
+        teacher.head.loss([0.6])
+    assert [record.where for record in records] == [f"teacher_model.head.{attribute}" for attribute in own]
+
+
+def test_classes_of_the_image_for_an_assigner_that_sees_one():
+    fields = dict(module="", attribute="assigner", assigner="A", call=0, gt_index=torch.tensor([0, 1]))
+    labels = torch.tensor([5, 7])
+    sees_one = AssignmentRecord(**fields, gt_labels=torch.tensor([0, 0]))
+    assert sees_one.with_labels(labels).gt_labels.tolist() == [5, 7]
+    assert AssignmentRecord(**fields).with_labels(labels).gt_labels.tolist() == [5, 7]
+    assert sees_one.with_labels(torch.tensor([5])) is sees_one  # of other objects
+    own = AssignmentRecord(**fields, gt_labels=torch.tensor([7, 5]))
+    assert own.with_labels(labels) is own
 
 
 def test_calls_come_as_they_are():

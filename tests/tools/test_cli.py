@@ -18,7 +18,7 @@ from visdet_assigners import ATSSAssigner, registry
 from visdet_assigners.commands.config import load_config
 from visdet_assigners.commands.errors import user_errors
 from visdet_assigners.commands.options import ArgumentParser, add_config_arguments, add_runner_arguments
-from visdet_assigners.errors import UserError
+from visdet_assigners.errors import UserError, told
 from visdet_assigners.training.config_assigners import apply_assigners, check_assigners
 from visdet_assigners.training.config_check import check_config
 from visdet_assigners.training.running import checkpoint_to_resume, load_checkpoint
@@ -180,6 +180,50 @@ def test_unknown_type_of_any_registry_is_the_users_mistake(capsys):
     line = one_error_line(run, capsys)
     assert "the type NoSuchHook" in line
     assert ":hook registry" in line
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ModuleNotFoundError("No module named 'timm'"),
+        ImportError('Please run "pip install instaboostfast" first'),
+        RuntimeError("lap is not installed, \n    please install it by: pip install lap"),
+    ],
+)
+def test_a_missing_package_is_told_in_one_line(error, capsys):
+    def run():
+        with user_errors():
+            raise error
+
+    assert " ".join(str(error).split()) in one_error_line(run, capsys)
+
+
+def test_the_traceback_behind_a_line_is_there_for_whoever_asks(monkeypatch, capsys):
+    def head():
+        raise IndexError("no such level")
+
+    def run():
+        with user_errors():
+            try:
+                head()
+            except IndexError as error:
+                raise UserError(f"the training step fails: {told(error)}") from error
+
+    line = one_error_line(run, capsys)
+    assert "the training step fails: IndexError: no such level (tests/tools/test_cli.py, line " in line
+    assert "VISDET_TRACEBACK=1" in line
+    monkeypatch.setenv("VISDET_TRACEBACK", "1")
+    with pytest.raises(SystemExit):
+        run()
+    whole = capsys.readouterr().err
+    assert "Traceback" in whole
+    assert "in head\n" in whole
+    assert whole.splitlines()[-1] == line
+
+
+def test_an_operator_that_a_cpu_lacks_is_named():
+    error = RuntimeError("carafe_forward_impl: implementation for device cpu not found.\n")
+    assert told(error) == "mmcv has no carafe for the device cpu; run this where there is a GPU"
 
 
 @pytest.mark.parametrize("bug", [KeyError("boxes"), KeyError(), TypeError("f() takes 1"), ValueError("shapes differ")])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,8 @@ def user_errors() -> Iterator[None]:
         yield
     except (UserError, CheckpointError) as error:
         message: str | None = str(error)
+        if error.__cause__ is not None and os.environ.get("VISDET_TRACEBACK"):
+            traceback.print_exc()
     except ImageError as error:  # that of a worker ends with the message, after the worker's traceback
         message = str(error).strip().splitlines()[-1].removeprefix(f"{ImageError.__module__}.ImageError: ")
     except Exception as error:

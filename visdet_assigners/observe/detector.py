@@ -16,6 +16,7 @@ import random
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -261,7 +262,7 @@ def build_model(cfg: Config, checkpoint: str | None, epoch: int | None = None) -
 
 
 def _settings(cfg: Config, random_weights: bool) -> Any:
-    """The config of the model, for one process, and without weights to download where random ones will do."""
+    """The config of the model, for one process and what is installed, with no weights to download for random ones."""
     settings = copy.deepcopy(cfg.model)
     for _, node in typed_nodes(settings, "model"):
         if node["type"] in (
@@ -270,6 +271,8 @@ def _settings(cfg: Config, random_weights: bool) -> Any:
             "NaiveSyncBN",
         ):  # some ask for the other processes when they are built
             node["type"] = "BN"
+        if node.get("use_torchvision") and find_spec("torchvision") is None:
+            node["use_torchvision"] = False  # mmcv has the same operator
         if random_weights:
             for key in {"teacher_ckpt", "pretrained"} & set(node):
                 node[key] = False if isinstance(node[key], bool) else None
@@ -301,7 +304,13 @@ def assignments(model: Any, item: dict) -> tuple[NDArray[np.uint8], Any, list[As
     fails = f"the training step of {type(model).__name__} fails on {path}"
     with matched_masks(model, frame) as masks, record_assignments(model) as records, one_line(fails):
         model.loss(data["inputs"], data["data_samples"])
-    return image, sample, [masks[record.module](record) if record.module in masks else record for record in records]
+    shown = []
+    for record in records:
+        if record.module in masks:
+            shown.append(masks[record.module](record))
+        elif record.image is None or record.image.index == frame:
+            shown.append(record)
+    return image, sample, shown
 
 
 def uncalled(model: Any, called: Collection[str]) -> dict[str, str]:

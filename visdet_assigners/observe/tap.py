@@ -38,7 +38,7 @@ class ImageInfo:
     """Which image of the data set an assignment belongs to.
 
     Attributes:
-        index: of the image within its batch.
+        index: of the image within its batch; of a frame, among the frames of all videos.
         img_id: as the data set numbers it, None where it doesn't.
         img_path: its file, None where the data sample doesn't say.
         shape: height and width in pixels as the model got it, without padding; None where the data sample doesn't say.
@@ -327,6 +327,7 @@ class _Step:
         if self.images or not samples:  # a head's loss inside that of the detector, or a loss of something else
             return call(*args, **kwargs)
         self.asked.clear()
+        samples = list(_frames(samples))
         self.images = [_mark_of(sample) or _image_info(index, sample) for index, sample in enumerate(samples)]
         marked = []
         for sample, image in zip(samples, self.images):
@@ -454,7 +455,17 @@ def _padded_images(arguments: Mapping[str, Any], result: Any) -> list[tuple[Mapp
 
 def _are_samples(value: Any) -> bool:
     """Whether an argument is the data samples of a batch."""
-    return isinstance(value, (list, tuple)) and len(value) > 0 and all(hasattr(item, "gt_instances") for item in value)
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) > 0
+        and all(hasattr(item, "gt_instances") or hasattr(item, "video_data_samples") for item in value)
+    )
+
+
+def _frames(samples: Iterable[Any]) -> Iterator[Any]:
+    """The data samples of all images: of a video, those of its frames."""
+    for sample in samples:
+        yield from getattr(sample, "video_data_samples", [sample])
 
 
 def _image_info(index: int, sample: Any) -> ImageInfo:

@@ -274,19 +274,20 @@ def _video(place: _Place) -> None:
 def _voc(place: _Place) -> None:
     """A list of names, and an XML file for each image."""
     root = place.prefix("sub_data_root")
-    _xml_files(place, f"{root}/Annotations", f"{root}/JPEGImages", "VOC")
+    _xml_files(place, f"{root}/Annotations", f"{root}/JPEGImages", "VOC", first=1)
 
 
 def _wider_face(place: _Place) -> None:
-    _xml_files(place, f"{place.prefix('img')}/Annotations", f"{place.prefix('img')}/0--Parade", "0--Parade")
+    _xml_files(place, f"{place.prefix('img')}/Annotations", f"{place.prefix('img')}/0--Parade", "0--Parade", first=0)
 
 
-def _xml_files(place: _Place, annotations: str, images: str, folder: str) -> None:
+def _xml_files(place: _Place, annotations: str, images: str, folder: str, first: int) -> None:
+    """``first`` is the number of the first pixel."""
     for picture in place.pictures:
         place.copy(picture, images, _name(picture))
         objects = "".join(
             f"<object><name>{escape(place.classes[place.label(thing)])}</name><difficult>{int(thing.crowd)}</difficult>"
-            "<bndbox>" + "".join(f"<{key}>{int(value) + 1}</{key}>" for key, value in
+            "<bndbox>" + "".join(f"<{key}>{int(value) + first}</{key}>" for key, value in
                                  zip(("xmin", "ymin", "xmax", "ymax"), thing.box)) + "</bndbox></object>"
             for thing in picture.things
         )  # fmt: skip
@@ -302,9 +303,11 @@ def _crowd_human(place: _Place) -> None:
     for picture in place.pictures:
         place.copy(picture, place.prefix("img"), _name(picture))
         boxes = []
-        for x1, y1, x2, y2 in (thing.box for thing in picture.things):
+        for thing in picture.things:
+            x1, y1, x2, y2 = thing.box
             box = [round(value) for value in (x1, y1, x2 - x1, y2 - y1)]
-            boxes.append({"tag": "person", "fbox": box, "hbox": box, "vbox": box, "extra": {}})
+            tag = "mask" if thing.crowd else "person"
+            boxes.append({"tag": tag, "fbox": box, "hbox": box, "vbox": box, "extra": {}})
         lines.append(json.dumps({"ID": picture.path.stem, "gtboxes": boxes}))
     place.text(place.config["ann_file"], "\n".join(lines))
 

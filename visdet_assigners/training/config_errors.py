@@ -17,7 +17,10 @@ def explain(error: BaseException) -> str | None:
 
 
 def told(error: BaseException) -> str:
-    """An error of somebody else's code in one line: what is missing where that is known, else what and where it was."""
+    """An error of somebody else's code in one line: what is missing where that is known, else what and where it was.
+
+    With ``$VISDET_TRACEBACK`` set, the commands print the traceback before the line.
+    """
     message = " ".join(str(error).split())
     operator = re.search(r"(\w+?)(_forward)?_impl: implementation for device (\w+) not found", message)
     if operator:
@@ -26,8 +29,8 @@ def told(error: BaseException) -> str:
     if known is not None:
         return known
     places = [frame for frame in traceback.extract_tb(error.__traceback__) if "/torch/" not in frame.filename]
-    place = f" ({'/'.join(Path(places[-1].filename).parts[-3:])}, line {places[-1].lineno})" if places else ""
-    return f"{type(error).__name__}: {message}".rstrip(": ") + place
+    last = f"{'/'.join(Path(places[-1].filename).parts[-3:])}, line {places[-1].lineno}; " if places else ""
+    return f"{type(error).__name__}: {message}".rstrip(": ") + f" ({last}VISDET_TRACEBACK=1 shows the way there)"
 
 
 def _unknown_type(error: BaseException) -> str | None:
