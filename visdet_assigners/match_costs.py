@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from visdet_assigners.functional import costs
@@ -174,8 +175,8 @@ class FocalLossCost(BaseMatchCost):
 class BinaryFocalLossCost(FocalLossCost):
     """Focal loss over the text tokens of an image (Grounding DINO, arXiv:2303.05499).
 
-    Reads ``scores`` (N, T) logits; of the ground truths ``text_token_mask`` (M, T), every row the same, the tokens that
-    count, and ``positive_maps`` (M, T), the tokens of each object.  Summed over the tokens.
+    Reads ``scores`` (N, T) logits; of the ground truths ``text_token_mask`` (M, T or fewer), every row the same, the
+    tokens that count, and ``positive_maps`` (M, T), the tokens of each object.  Summed over the tokens.
     """
 
     reads_besides = ("text_token_mask",)
@@ -186,11 +187,12 @@ class BinaryFocalLossCost(FocalLossCost):
         return "scores", "positive_maps"
 
     def part_read(self, value: Tensor, gt_instances: Any) -> Tensor:
-        """The scores of words that the text has; heads set the others to -inf."""
+        """The scores of words that the text has; heads set the others, and those behind the text, to -inf."""
         mask = getattr(gt_instances, "text_token_mask", None)
         if mask is None or not len(mask):
             return torch.zeros_like(value)
-        return value.where(mask[0] > 0, 0.0)
+        tokens = min(mask.shape[1], value.shape[1])
+        return F.pad(value[:, :tokens].where(mask[0, :tokens] > 0, 0.0), (0, value.shape[1] - tokens))
 
     def cost(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
         """Unweighted cost, (N, M)."""

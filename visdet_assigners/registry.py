@@ -45,7 +45,12 @@ else:
     HOOKS = Registry(
         "hook", parent=ROOT_HOOKS, scope=SCOPE, locations=[f"{SCOPE}.observe.hook", f"{SCOPE}.training.checkpoints"]
     )
-    TRANSFORMS = Registry("transform", parent=ROOT_TRANSFORMS, scope=SCOPE, locations=[f"{SCOPE}.training.images"])
+    TRANSFORMS = Registry(
+        "transform",
+        parent=ROOT_TRANSFORMS,
+        scope=SCOPE,
+        locations=[f"{SCOPE}.training.images", f"{SCOPE}.training.proposals"],
+    )
 
 T = TypeVar("T", bound=type)
 

@@ -106,6 +106,17 @@ def test_levels_without_a_positive_are_only_named():
     assert len(empty.axes) == 5 + 1
 
 
+@pytest.mark.parametrize(("calls", "width"), [(7, 480), (8, 600), (13, 480)])
+def test_a_table_of_many_columns_stays_within_its_place(calls, width):
+    boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0], [3.0, 3.0, 300.0, 200.0]])
+    fields = {"gt_boxes": boxes, "gt_labels": torch.tensor([0, 1]), "pred_boxes": boxes}
+    records = [make_record([1, 0], call=call, **fields) for call in range(calls)]
+    figure = draw_assignments(IMAGE, records, panel_width=width)
+    render(figure)
+    table = figure.axes[-1]
+    assert max(text.get_window_extent().x1 for text in table.texts) <= table.get_window_extent().x1
+
+
 def test_every_positive_of_a_real_assignment_has_its_dot():
     from mmdet.models.task_modules.assigners import ATSSAssigner
     from mmengine.structures import InstanceData

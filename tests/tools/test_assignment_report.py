@@ -93,7 +93,7 @@ def build(config):
 def test_second_stages_need_a_checkpoint(shapes):
     bare = run(shapes, FASTER_RCNN, "--pictures", "1")
     assert list(bare["assigners"]) == ["rpn_head.assigner"]
-    assert "those of the second stage; with a CHECKPOINT" in bare["notes"][0]
+    assert "MaxIoUAssigner (roi_head.bbox_assigner); with a CHECKPOINT" in bare["notes"][0]
     assert len(bare["assigners"]["rpn_head.assigner"]["by_class"]) > 1  # though a proposal network sees one class
     torch.save({"state_dict": build(FASTER_RCNN).state_dict()}, "weights.pth")
     whole = run(shapes, FASTER_RCNN, "weights.pth", "--pictures", "0")

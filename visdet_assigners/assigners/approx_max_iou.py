@@ -34,6 +34,7 @@ class ApproxMaxIoUAssigner(MaxIoUAssigner):
         tensor([0.3333, 1.0000])
     """
 
+    knobs: ClassVar[str] = "lower min_pos_iou, or add scales to the approximating anchors"
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "boxes", "approxs": "groups"}
     priors_first: ClassVar[bool] = True
 

@@ -15,7 +15,7 @@ from typing_extensions import Unpack
 
 from visdet_assigners.assigners.base import Common
 from visdet_assigners.assigners.checking import checked
-from visdet_assigners.assigners.dense import DenseAssigner
+from visdet_assigners.assigners.dense import FINER, DenseAssigner
 from visdet_assigners.assignment import (
     IGNORED,
     Assignment,
@@ -230,6 +230,7 @@ class ATSSAssigner(DenseAssigner):
         tensor([1, 0, 0, 0])
     """
 
+    knobs: ClassVar[str] = f"{FINER}; topk is no help"
     levels: ClassVar[Literal["needed", "optional", "unused"]] = "needed"
     handles_regions: ClassVar[bool] = True
 
@@ -253,18 +254,23 @@ class ATSSAssigner(DenseAssigner):
         self.alpha = None if alpha is None else self.number_of("alpha", alpha)
         self.build_calculator(iou_calculator)
 
-    def fields_of(self, pred_instances: Any) -> Mapping[str, Kind]:
+    @classmethod
+    def reads_of(cls, assigner: Any) -> Mapping[str, Kind]:
         """The priors, and with DDOD's measure the predictions, too."""
+        with_predictions: dict[str, Kind] = {"priors": "boxes", "scores": "scores", "bboxes": "predicted"}
+        return cls.reads if assigner.alpha is None else with_predictions
+
+    def fields_of(self, pred_instances: Any) -> Mapping[str, Kind]:
+        """What ``reads_of`` says, if the head passes it."""
         has_predictions = hasattr(pred_instances, "scores") and hasattr(pred_instances, "bboxes")
         if self.alpha is not None:
             if not has_predictions:
                 text = "which needs scores and bboxes in pred_instances; use DDODHead or alpha=None"
                 self.fail(f"alpha is {self.alpha}, {text}", pred_instances)
-            return {"priors": "boxes", "scores": "scores", "bboxes": "predicted"}
-        if has_predictions:
+        elif has_predictions:
             text = "pred_instances has scores and bboxes, not used without alpha; set alpha for DDOD's measure"
             self.warn_once("predictions", text)
-        return self.reads
+        return self.reads_of(self)
 
     def can_batch(self) -> bool:
         """Where the calculator compares pair by pair."""
@@ -272,7 +278,7 @@ class ATSSAssigner(DenseAssigner):
 
     def decide_images(self, images: Sequence[Inputs]) -> list[AssignResult]:
         """Assign images with as many priors each."""
-        names = ["priors"] if self.alpha is None else ["priors", "scores", "bboxes"]
+        names = self.reads_of(self)
         priors, *predicted = (cat_or_only([image.fields[name] for image in images]) for name in names)
         gts, labels = cat_or_only([image.gts for image in images]), [image.labels for image in images]
         if len(images) == 1:

@@ -15,6 +15,7 @@ from visdet_assigners.assigners.compiling import Result, compiled
 from visdet_assigners.assignment import AssignResult
 from visdet_assigners.functional.blocks import static_shapes
 from visdet_assigners.functional.tensors import as_tensor
+from visdet_assigners.functional.validity import Kind
 from visdet_assigners.inputs import AssignerInputError, Inputs, image_of, warn_once
 from visdet_assigners.options import (
     check_names,
@@ -86,6 +87,10 @@ class BaseAssigner(ABC):
         ValueError: ``memory_budget`` isn't positive, ``on_nonfinite`` is neither, or there is no such option.
     """
 
+    reads: ClassVar[Mapping[str, Kind]] = {}
+    """Fields of the predictions that it reads, and what they hold."""
+    knobs: ClassVar[str] = ""
+    """What to change where objects get too few positives, for reports."""
     keeps_gradient: ClassVar[bool] = False
     """Whether results carry gradients of the predictions."""
     matches_on_host: ClassVar[bool] = False
@@ -124,6 +129,11 @@ class BaseAssigner(ABC):
             check_names(cls.__name__, kwargs, parameters)
         adopt(cls)
         return super().__new__(cls)
+
+    @classmethod
+    def reads_of(cls, assigner: Any) -> Mapping[str, Kind]:
+        """The fields that an assigner of this name reads, ours or mmdet's, with its options."""
+        return cls.reads
 
     @abstractmethod
     def assign(self, *args: Any, **kwargs: Any) -> AssignResult:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -139,6 +139,8 @@ class CenterRegionAssigner(DenseAssigner):
         iou_calculator: configuration or object; plain IoU if None.
         **common: see ``DenseAssigner``; ``ignore_iof_thr`` counts besides the centres.
     """
+
+    knobs: ClassVar[str] = "raise pos_scale, the part of the box that is positive"
 
     def __init__(
         self,

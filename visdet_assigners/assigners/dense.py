@@ -17,6 +17,9 @@ from visdet_assigners.functional.tensors import padded
 from visdet_assigners.functional.validity import Kind
 from visdet_assigners.inputs import Inputs
 
+FINER = "larger images, or a pyramid that starts at a finer stride, put more priors into small boxes"
+"""What helps where the assigner has no knob that does."""
+
 
 class DenseCommon(Common, total=False):
     """Options that every dense assigner takes as keywords."""

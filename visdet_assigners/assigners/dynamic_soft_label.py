@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from visdet_assigners.assigners.checking import checked
-from visdet_assigners.assigners.dense import DenseAssigner, DenseCommon
+from visdet_assigners.assigners.dense import FINER, DenseAssigner, DenseCommon
 from visdet_assigners.assigners.sim_ota import any_ground_truth, match_candidates
 from visdet_assigners.assignment import Assignment, all_negative
 from visdet_assigners.functional.boxes import border_distance, box_center
@@ -112,6 +112,7 @@ class DynamicSoftLabelAssigner(DenseAssigner):
         **common: see ``DenseAssigner``.
     """
 
+    knobs: ClassVar[str] = f"raise topk; {FINER}"
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "points", "bboxes": "predicted", "scores": "scores"}
 
     def __init__(

@@ -109,6 +109,7 @@ class GridAssigner(DenseAssigner):
     Differs from mmdet: an int as ``neg_iou_thr`` works.
     """
 
+    knobs: ClassVar[str] = "two objects in one cell compete for its anchors: a finer stride, or more anchors in a cell"
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "boxes", "responsible_flags": "flags"}
     needs_geometry: ClassVar[bool] = False
     priors_first: ClassVar[bool] = False

@@ -74,6 +74,7 @@ class MatchingAssigner(BaseAssigner):
     """An assigner that adds up match costs."""
 
     matches_on_host: ClassVar[bool] = True
+    reads: ClassVar[Mapping[str, Kind]] = {"scores": "scores", "bboxes": "predicted"}
 
     @abstractmethod
     def costs_for(self, pred_instances: Any) -> Sequence[Any]:

@@ -95,6 +95,7 @@ class MultiInstanceAssigner(DenseAssigner):
     mmdet fails or mixes up the proposals.
     """
 
+    knobs: ClassVar[str] = "lower pos_iou_thr, or raise num_instance where objects overlap"
     needs_geometry: ClassVar[bool] = False
     handles_regions: ClassVar[bool] = True
 

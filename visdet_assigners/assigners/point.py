@@ -168,6 +168,7 @@ class PointAssigner(DenseAssigner):
         **common: see ``DenseAssigner``.
     """
 
+    knobs: ClassVar[str] = "raise pos_num; of objects that share their nearest point, only one gets it"
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "points"}
     levels: ClassVar[Literal["needed", "optional", "unused"]] = "optional"
 

@@ -220,6 +220,7 @@ class RegionAssigner(DenseAssigner):
     accepted, and others where ``ignore_iof_thr`` says what becomes of them.
     """
 
+    knobs: ClassVar[str] = "raise center_ratio, the part of the box that is positive"
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "boxes", "valid_flags": "flags"}
 
     def __init__(self, center_ratio: float = 0.2, ignore_ratio: float = 0.5, **common: Unpack[DenseCommon]) -> None:

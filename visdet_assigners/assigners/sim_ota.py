@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from visdet_assigners.assigners.checking import checked
-from visdet_assigners.assigners.dense import DenseAssigner, DenseCommon
+from visdet_assigners.assigners.dense import FINER, DenseAssigner, DenseCommon
 from visdet_assigners.assignment import Assignment, all_negative
 from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.boxes import border_distance, box_area, box_center
@@ -170,6 +170,7 @@ class SimOTAAssigner(DenseAssigner):
         **common: see ``DenseAssigner``.
     """
 
+    knobs: ClassVar[str] = f"raise center_radius and candidate_topk; {FINER}"
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "strided", "bboxes": "predicted", "scores": "probabilities"}
 
     def __init__(

@@ -16,7 +16,7 @@ from typing_extensions import Unpack
 from visdet_assigners.assigners.base import in_either_order
 from visdet_assigners.assigners.calling import assigner_method
 from visdet_assigners.assigners.checking import checked
-from visdet_assigners.assigners.dense import DenseAssigner, DenseCommon
+from visdet_assigners.assigners.dense import FINER, DenseAssigner, DenseCommon
 from visdet_assigners.assignment import Assignment, AssignResult, all_negative
 from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.boxes import INSIDE, border_distance, box_center
@@ -290,6 +290,7 @@ class TaskAlignedAssigner(DenseAssigner):
         **common: see ``DenseAssigner``.
     """
 
+    knobs: ClassVar[str] = f"raise topk, which also counts candidates outside the box; {FINER}"
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "boxes", "bboxes": "predicted", "scores": "probabilities"}
 
     def __init__(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 from typing_extensions import Unpack
@@ -20,6 +20,7 @@ from visdet_assigners.assigners.overlapping import OverlapMixin
 from visdet_assigners.assignment import Assignment, AssignResult, all_negative, to_assign_result
 from visdet_assigners.functional.costs import of_labels
 from visdet_assigners.functional.lsap import InvalidCostError, repeated_assignments
+from visdet_assigners.functional.validity import Kind
 from visdet_assigners.options import whole_number
 from visdet_assigners.registry import build, register
 
@@ -58,6 +59,8 @@ class TopkHungarianAssigner(OverlapMixin, MatchingAssigner):
     The class cost applies a sigmoid to scores that DDQ's head has already made probabilities; the published models were
     trained so, and mmdet's results are kept.
     """
+
+    reads: ClassVar[Mapping[str, Kind]] = {"scores": "probabilities", "bboxes": "predicted"}
 
     def __init__(
         self,

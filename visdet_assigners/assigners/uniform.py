@@ -115,6 +115,7 @@ class UniformAssigner(DenseAssigner):
     or None without ground truths).
     """
 
+    knobs: ClassVar[str] = "raise match_times, or lower pos_ignore_thr, which drops positives that fit badly"
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "boxes", "decoder_priors": "predicted"}
     keeps_gradient: ClassVar[bool] = True
 

@@ -8,7 +8,6 @@ proposals) need one.
 
 import argparse
 import itertools
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,20 @@ from visdet_assigners.commands.errors import user_errors
 from visdet_assigners.commands.options import ArgumentParser, add_config_arguments
 from visdet_assigners.errors import UserError
 from visdet_assigners.observe import AssignmentRecord
-from visdet_assigners.observe.detector import assignments, build_dataset, build_model
+from visdet_assigners.observe.detector import (
+    assignments,
+    build_model,
+    check_detector,
+    numbered_items,
+    objects_of,
+    open_dataset,
+    picture_path,
+    repeats_left_out,
+    uncalled,
+)
 from visdet_assigners.observe.draw import draw_assignments, panels_of, render, save
-from visdet_assigners.training.config_assigners import check_assigners
-from visdet_assigners.training.datasets import check_data
+from visdet_assigners.training.classes import names_of
+from visdet_assigners.training.config_check import check_config
 from visdet_assigners.training.running import check_checkpoint
 
 
@@ -65,9 +74,8 @@ def open_window() -> Visualizer:
 
 def with_objects(dataset: Any) -> Iterator[dict]:
     """Yield the images that have an object."""
-    for index in range(len(dataset)):
-        item = dataset[index]
-        if item is not None and len(item["data_samples"].gt_instances):
+    for _, item in numbered_items(dataset, range(len(dataset))):
+        if len(objects_of(item)):
             yield item
 
 
@@ -83,15 +91,15 @@ def browse(cfg: Config, args: argparse.Namespace) -> None:
     """Draw and write the pictures."""
     set_random_seed(0)  # the same command draws the same pictures
     init_default_scope(cfg.get("default_scope", "mmdet"))
-    dataset = build_dataset(cfg, args.phase)
     model = build_model(cfg, args.checkpoint, args.epoch)
-    classes = dataset.metainfo.get("classes") or ()
+    dataset = open_dataset(cfg, args.phase)
+    classes = names_of(dataset)
     folder = Path(args.out_dir or Path(cfg.work_dir) / "assignments")
     folder.mkdir(parents=True, exist_ok=True)
     window = open_window() if args.show else None
 
-    written = 0
-    calls = 0
+    written: set[Path] = set()
+    called: set[str] = set()
     predicted = set()
     found: set[str] = set()
     for item in tqdm(
@@ -101,24 +109,26 @@ def browse(cfg: Config, args: argparse.Namespace) -> None:
         unit="image",
     ):
         image, sample, records = assignments(model, item)
-        calls += len(records)
-        names = [classes[label] if label < len(classes) else str(label) for label in sample.gt_instances.labels]
+        called.update(record.where for record in records)
         for group in by_assigner(records):
             found.add(group[0].where)
             if args.assigner and args.assigner not in group[0].where:
                 continue
-            where = re.sub(r"[^\w.]", "", group[0].where)
+            seen = group[0].with_labels(sample.gt_instances.labels).gt_labels
+            labels = [] if seen is None else seen.tolist()
+            names = [classes[label] if label < len(classes) else str(label) for label in labels]
             figure = draw_assignments(image, group, names, args.panel_width, args.all_levels)
-            save(figure, folder / f"{Path(sample.img_path).stem}.{where}.png")
-            written += 1
+            path = picture_path(folder, sample, group[0].where, written)
+            save(figure, path)
+            written.add(path)
             if any(record.reads_predictions for record in group):
                 predicted.add(f"{group[0].assigner} ({group[0].where})")
             if window is not None:
-                window.show(render(figure), win_name=f"{sample.img_path} {where}")
-    if calls == 0:
+                window.show(render(figure), win_name=path.stem)
+    if not called:
         raise UserError(
-            f"{type(model).__name__} called no assigner, so there is nothing to draw: its head computes targets "
-            "itself, or no image has an object; choose another config, or --phase"
+            f"{type(model).__name__} called no assigner, so there is nothing to draw: no image has an object, or its "
+            "head uses its assigner for something else; choose another --phase"
         )
     if not found:
         raise UserError(
@@ -127,7 +137,12 @@ def browse(cfg: Config, args: argparse.Namespace) -> None:
         )
     if not written:
         raise UserError(f"--assigner {args.assigner}: the model calls {', '.join(sorted(found))}; name a part of these")
-    print(f"{written} pictures in {folder}")
+    never = uncalled(model, called)
+    print(f"{len(written)} pictures in {folder}", *repeats_left_out(cfg, args.phase), sep="\n")
+    if never:
+        print(f"Not called: {', '.join(never.values())}; a head that changes its assigner while training has it at "
+              "another --epoch")  # fmt: skip
+
     if predicted and args.checkpoint is None:
         print(f"The weights are random, so what depends on predictions means nothing: {', '.join(sorted(predicted))}; "
               "give a CHECKPOINT")  # fmt: skip
@@ -141,6 +156,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(f"--show-number {args.show_number}: give the number of images, at least 1")
         cfg = load_config(args)
         check_checkpoint(args.checkpoint, "check the path, or leave it out")
-        check_data(cfg, [args.phase])
-        check_assigners(cfg)
+        check_detector(cfg, args.phase)
+        check_config(cfg, [args.phase])
         browse(cfg, args)

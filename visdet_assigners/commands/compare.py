@@ -40,16 +40,21 @@ from visdet_assigners.observe.detector import (
     ask_without_network,
     assignments,
     blank_images,
-    build_dataset,
     build_model,
+    check_detector,
     numbered_items,
+    open_dataset,
+    picture_path,
+    repeats_left_out,
+    sample_of,
     without_network,
 )
 from visdet_assigners.observe.draw import save
 from visdet_assigners.observe.statistics import ObjectTable, PriorCounts, summarize
 from visdet_assigners.observe.tap import find_assigners
+from visdet_assigners.training.classes import names_of
 from visdet_assigners.training.config_assigners import assigner_nodes, check_assigners
-from visdet_assigners.training.datasets import check_data
+from visdet_assigners.training.config_check import check_config
 from visdet_assigners.training.running import build_runner, check_checkpoint
 
 Pair = tuple[AssignmentRecord, AssignmentRecord]
@@ -210,8 +215,8 @@ def tell_apart(first: str, second: str) -> tuple[str, str]:
 def compare(cfgs: Sequence[Config], args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Go through the data set, draw, and return all numbers."""
     init_default_scope(cfgs[0].get("default_scope", "mmdet"))
-    with_images = build_dataset(cfgs[0], args.phase)
-    dataset = build_dataset(cfgs[0], args.phase)
+    with_images = open_dataset(cfgs[0], args.phase)
+    dataset = open_dataset(cfgs[0], args.phase)
     blank_images(dataset)
     models = [
         build_model(cfg, checkpoint, args.epoch)
@@ -225,7 +230,8 @@ def compare(cfgs: Sequence[Config], args: argparse.Namespace, folder: Path) -> d
     without = all(alone)
 
     comparison = Comparison()
-    classes = dataset.metainfo.get("classes") or ()
+    written: set[Path] = set()
+    classes = names_of(dataset)
     count = min(args.max_images, len(dataset))
 
     def pairs_of(item: Any) -> tuple[np.ndarray, list[Pair]]:
@@ -248,8 +254,9 @@ def compare(cfgs: Sequence[Config], args: argparse.Namespace, folder: Path) -> d
             for _, item in tqdm(numbered_items(with_images, chosen), "drawing", len(chosen), unit="image"):
                 image, pairs = pairs_of(item)
                 first, second = [pair for pair in pairs if place_of(pair) == where][-1]
-                name = f"{Path(item['data_samples'].img_path).stem}.{where.replace('[', '').replace(']', '')}.png"
-                save(draw_difference(image, first, second), folder / name)
+                path = picture_path(folder, sample_of(item), where, written)
+                save(draw_difference(image, first, second), path)
+                written.add(path)
     result: dict[str, Any] = {"images": count, "places": {}}
     for where, names in comparison.names.items():
         tables = dict(zip(names, map(ObjectTable.join, comparison.tables[where])))
@@ -349,16 +356,18 @@ def train(cfgs: Sequence[Config], names: Sequence[str], args: argparse.Namespace
 
 def load_configs(args: argparse.Namespace) -> list[Config]:
     """Read the two configs, or the one and put the other assigner into its copy."""
+    phases = list(dict.fromkeys([args.phase, *(["train", "val"] if args.train else [])]))
     cfg = load_config(args)
+    check_detector(cfg, args.phase)
+    check_config(cfg, phases)
     if args.to:
-        cfgs = [cfg, with_assigner(cfg, args.to, args.at)]
+        other = with_assigner(cfg, args.to, args.at)
+        check_assigners(other)
     else:
-        second = argparse.Namespace(**{**vars(args), "config": args.config_b})
-        cfgs = [cfg, load_config(second)]
-    for one in cfgs:
-        check_data(one, [args.phase, *(["train", "val"] if args.train else [])])
-        check_assigners(one)
-    return cfgs
+        other = load_config(argparse.Namespace(**{**vars(args), "config": args.config_b}))
+        check_detector(other, args.phase)
+        check_config(other, phases)
+    return [cfg, other]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -371,6 +380,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         result = compare(cfgs, args, folder)
         print_comparison(result)
+        for note in repeats_left_out(cfgs[0], args.phase):
+            print(note)
         if args.train:
             last = list(result["places"].values())[-1]
             names = list(last["assigners"]) if args.to else [Path(path).stem for path in (args.config, args.config_b)]

@@ -19,8 +19,16 @@ from visdet_assigners.commands.config import load_config
 from visdet_assigners.commands.errors import user_errors
 from visdet_assigners.commands.options import ArgumentParser, add_config_arguments
 from visdet_assigners.errors import UserError
-from visdet_assigners.observe.detector import assignments, blank_images, build_dataset, build_model, load_item
-from visdet_assigners.training.datasets import check_data
+from visdet_assigners.observe.detector import (
+    assignments,
+    blank_images,
+    build_model,
+    check_detector,
+    numbered_items,
+    open_dataset,
+    repeats_left_out,
+)
+from visdet_assigners.training.config_check import check_config
 
 
 def parse_args(argv: Sequence[str] | None):
@@ -33,14 +41,12 @@ def parse_args(argv: Sequence[str] | None):
 
 def count_conflicts(cfg, max_images: int) -> dict[tuple[str, str], Conflict]:
     """Go through the training set; the conflicts of each pair of heads, by where their assigners are held."""
-    dataset = build_dataset(cfg, "train")
-    blank_images(dataset)
     model = build_model(cfg, None)
+    dataset = open_dataset(cfg, "train")
+    blank_images(dataset)
     found: dict[tuple[str, str], Conflict] = {}
-    for index in tqdm(range(min(max_images, len(dataset))), desc="assigning", unit="image"):
-        item = load_item(dataset, index)
-        if item is None:
-            continue
+    count = min(max_images, len(dataset))
+    for _, item in tqdm(numbered_items(dataset, range(count)), "assigning", count, unit="image"):
         decided = {one.where: one.gt_index + 1 for one in assignments(model, item)[2] if not one.reads_predictions}
         for pair in itertools.combinations(decided, 2):
             first, second = (decided[where] for where in pair)
@@ -57,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.max_images < 1:
             raise UserError(f"--max-images {args.max_images}: give a number of images, at least 1")
         cfg = load_config(args)
-        check_data(cfg, ["train"])
+        check_detector(cfg, "train")
+        check_config(cfg, ["train"])
         init_default_scope(cfg.get("default_scope", "mmdet"))
         found = count_conflicts(cfg, args.max_images)
         if not found:
@@ -66,3 +73,5 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("| --- | ---: | ---: | ---: | ---: |")
         for pair, one in found.items():
             print(f"| {' and '.join(pair)} | {one.places} | {one.one_sided} | {one.other_object} | {one.share:.1%} |")
+        for note in repeats_left_out(cfg, "train"):
+            print(note)

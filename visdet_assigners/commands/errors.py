@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from visdet_assigners.errors import UserError
 from visdet_assigners.training.checkpoints import CheckpointError
+from visdet_assigners.training.config_errors import explain
 from visdet_assigners.training.images import ImageError
 
 
@@ -17,25 +17,20 @@ from visdet_assigners.training.images import ImageError
 def user_errors() -> Iterator[None]:
     """Turn mistakes of the user into one line and exit status 2; anything else keeps its traceback.
 
-    Besides `UserError`, which the checks of this module raise, and a checkpoint or an image that is not read, one error
-    of mmengine is the user's for certain: a ``type`` that no registry knows.
+    Besides `UserError`, which our own checks raise, and a checkpoint or an image that is not read, these are the user's
+    for certain: a ``type`` that no registry knows, an option that its class doesn't have, a package that is missing.
     """
     try:
         yield
     except (UserError, CheckpointError) as error:
-        message = str(error)
+        message: str | None = str(error)
     except ImageError as error:  # that of a worker ends with the message, after the worker's traceback
         message = str(error).strip().splitlines()[-1].removeprefix(f"{ImageError.__module__}.ImageError: ")
-    except KeyError as error:
-        message = str(error.args[0]) if error.args else ""
-        unknown = re.search(r"(\S+) is not in the (\S+ ?\S*) registry", message)
-        if unknown is None:
+    except Exception as error:
+        message = explain(error)
+        if message is None:
             raise
-        message = (
-            f"the config asks for the type {unknown[1]}, but the {unknown[2]} registry doesn't have it; "
-            "check the spelling, or import its module with custom_imports in the config"
-        )
     else:
         return
-    print(f"{Path(sys.argv[0]).name}: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{Path(sys.argv[0]).name}: error: {' '.join(str(message).split())}", file=sys.stderr)
     sys.exit(2)

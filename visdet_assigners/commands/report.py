@@ -28,16 +28,19 @@ from visdet_assigners.observe.detector import (
     ask_without_network,
     assignments,
     blank_images,
-    build_dataset,
     build_model,
+    check_detector,
     numbered_items,
+    open_dataset,
+    repeats_left_out,
+    uncalled,
     without_network,
 )
 from visdet_assigners.observe.draw import draw_assignments, panels_of
 from visdet_assigners.observe.report import Report
 from visdet_assigners.observe.tap import decoder_layers
-from visdet_assigners.training.config_assigners import check_assigners
-from visdet_assigners.training.datasets import check_data
+from visdet_assigners.training.classes import names_of
+from visdet_assigners.training.config_check import check_config
 from visdet_assigners.training.running import check_checkpoint
 
 
@@ -60,15 +63,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def make_report(cfg: Config, args: argparse.Namespace) -> Report:
     """Go through the data set."""
     init_default_scope(cfg.get("default_scope", "mmdet"))
-    with_images = build_dataset(cfg, args.phase)
-    dataset = build_dataset(cfg, args.phase)
-    blank_images(dataset)
     model = build_model(cfg, args.checkpoint, args.epoch)
+    with_images = open_dataset(cfg, args.phase)
+    dataset = open_dataset(cfg, args.phase)
+    blank_images(dataset)
     alone = ask_without_network(model, dataset) if args.checkpoint is None else set()
     without = bool(alone)
-    names = dataset.metainfo.get("classes") or ()
     title = f"Assignments of {Path(args.config).stem}, {args.phase} set"
-    report = Report(title, names, decoder_layers(model))
+    report = Report(title, names_of(dataset), decoder_layers(model))
     count = min(args.max_images or len(dataset), len(dataset))
     left_out: set[str] = set()
 
@@ -80,27 +82,36 @@ def make_report(cfg: Config, args: argparse.Namespace) -> Report:
             if without:
                 left_out |= {f"{record.assigner} ({record.where})" for record in records if record.where not in alone}
                 records = [record for record in records if record.where in alone]
-            report.add(number, str(sample.img_path), records, sample.gt_instances.labels.cpu())
+            report.add(
+                number, str(getattr(sample, "img_path", f"image {number}")), records, sample.gt_instances.labels.cpu()
+            )
         for where in report.assigners:
             chosen = report.to_show(where, args.pictures)
             for number, item in tqdm(numbered_items(with_images, chosen), "drawing", len(chosen), unit="image"):
                 image, sample, records = assignments(model, item)
                 mine = [record for record in records if record.where == where and panels_of(record)]
                 if mine:
-                    labels = [report.class_name(label) for label in sample.gt_instances.labels.tolist()]
-                    report.pictures[where, number] = as_jpeg_address(draw_assignments(image, mine, labels))
-    if without and hasattr(model, "roi_head"):
-        left_out.add("those of the second stage")
+                    labels = mine[0].with_labels(sample.gt_instances.labels.cpu()).gt_labels
+                    names = None if labels is None else [report.class_name(label) for label in labels.tolist()]
+                    report.pictures[where, number] = as_jpeg_address(draw_assignments(image, mine, names))
+    silent = uncalled(model, report.assigners)
+    second = [name for where, name in silent.items() if without and where.startswith("roi_head.")]
+    left_out |= set(second)
+    never = [name for name in silent.values() if name not in left_out]
+    if never:
+        report.notes.append(f"Not called: {', '.join(never)}; a head that changes its assigner while training has it "
+                            "at another --epoch.")  # fmt: skip
     if left_out:
         report.notes.append(f"Left out, as they look at predictions: {', '.join(sorted(left_out))}; "
                             "with a CHECKPOINT they are there.")  # fmt: skip
+    report.notes += repeats_left_out(cfg, args.phase)
     report.random_weights = args.checkpoint is None
     if report.random_weights and not without:
         report.notes.append("The weights are random: only what depends on anchors or points alone is right.")
     if not report.assigners:
         raise UserError(
-            f"{type(model).__name__} called no assigner, so there is nothing to report: its head computes targets "
-            "itself, or no image has an object; choose another config, or --phase"
+            f"{type(model).__name__} called no assigner, so there is nothing to report: no image has an object, or its "
+            "head uses its assigner for something else; give more images with --max-images, or another --phase"
         )
     return report
 
@@ -113,8 +124,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(f"--max-images {args.max_images}: give a number of images, at least 1")
         cfg = load_config(args)
         check_checkpoint(args.checkpoint, "check the path, or leave it out")
-        check_data(cfg, [args.phase])
-        check_assigners(cfg)
+        check_detector(cfg, args.phase)
+        check_config(cfg, [args.phase])
         report = make_report(cfg, args)
         folder = Path(args.out_dir or cfg.work_dir)
         folder.mkdir(parents=True, exist_ok=True)

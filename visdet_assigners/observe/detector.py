@@ -10,15 +10,21 @@ Assigners that look at priors alone need neither weights nor images: with ``blan
 from __future__ import annotations
 
 import copy
+import functools
+import itertools
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import mmdet
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmdet.registry import DATASETS, MODELS
+from mmdet.structures import TrackDataSample
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
@@ -30,29 +36,102 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from visdet_assigners.errors import UserError
 from visdet_assigners.observe.masks import matched_masks
-from visdet_assigners.observe.tap import AssignmentRecord, record_assignments
-from visdet_assigners.training.checkpoints import guard_mmengine
+from visdet_assigners.observe.tap import AssignmentRecord, find_assigners, record_assignments
+from visdet_assigners.registry import scope_and_name, typed_nodes
+from visdet_assigners.training.checkpoints import CheckpointError, guard_mmengine
+from visdet_assigners.training.config_errors import explain, told
+from visdet_assigners.training.dataset_tree import leaf_datasets, phase_dataset, repeating_datasets, without_repeats
+from visdet_assigners.training.images import ImageError
+from visdet_assigners.training.loading import annotation_loader, image_loader, loading_steps, option
+
+
+def check_detector(cfg: Config, phase: str) -> None:
+    """Look for a model, and a data set of the phase, ``train`` or ``val``: parts of configs and trackers lack one.
+
+    Raises:
+        UserError: the config has none.
+    """
+    if not cfg.get("model"):
+        raise UserError("the config has no model; give that of a detector, of which this one may be a part")
+    if not (cfg.get(f"{phase}_dataloader") or {}).get("dataset"):
+        raise UserError(f"the config has no {phase}_dataloader with a dataset; give the config of a detector that is "
+                        "trained, or another --phase")  # fmt: skip
+
+
+@contextmanager
+def one_line(what: str) -> Iterator[None]:
+    """Tell in one line what fails in the code that a config names, which is mended there or in the config.
+
+    Raises:
+        UserError: what failed and why; the error itself is its cause.
+    """
+    try:
+        yield
+    except (UserError, CheckpointError, ImageError):
+        raise
+    except Exception as error:
+        if explain(error) is not None:  # has a line of its own
+            raise
+        raise UserError(f"{what}: {told(error)}") from error
+
+
+def open_dataset(cfg: Config, phase: str) -> Any:
+    """Build the data set of a phase.
+
+    Raises:
+        UserError: it can't be built.
+    """
+    with one_line(f"the {phase}_dataloader.dataset of the config can't be built"):
+        return build_dataset(cfg, phase)
 
 
 def build_dataset(cfg: Config, phase: str) -> Any:
-    """Build the data set of a phase, ``train`` or ``val``, with boxes that fit its images."""
-    dataset = copy.deepcopy(cfg[f"{phase}_dataloader"].dataset)
+    """Build the data set of a phase, ``train`` or ``val``, each picture once, with boxes that fit its images.
+
+    ``RepeatDataset`` and ``ClassBalancedDataset``, which repeat pictures, are left out; `repeats_left_out` says so.
+
+    Raises:
+        UserError: the config has no data set for it.
+    """
+    config = without_repeats(copy.deepcopy(phase_dataset(cfg, phase)))
+    if not isinstance(config, Mapping):
+        raise UserError(f"the config has no {phase}_dataloader with a dataset; choose another --phase, or config")
     if phase == "val":
-        leaf = dataset
-        while "dataset" in leaf:
-            leaf = leaf.dataset
-        leaf.pipeline = annotations_first(leaf.pipeline)
-    return DATASETS.build(dataset)
+        taught = [
+            step for _, one in leaf_datasets(phase_dataset(cfg, "train"), "") for _, step, _ in loading_steps(one)
+        ]
+        for _, leaf in leaf_datasets(config, phase):
+            leaf["pipeline"] = annotations_first(leaf.get("pipeline") or [], *taught[:1])  # type: ignore[index]
+    return DATASETS.build(config)
 
 
-def annotations_first(pipeline: Sequence[dict]) -> list[dict]:
+def repeats_left_out(cfg: Config, phase: str) -> list[str]:
+    """Say of which wrappers of a phase's data set `build_dataset` takes each picture once."""
+    return [f"{path} is a {scope_and_name(one['type'])[1]}, which repeats pictures; each is taken once here"
+            for path, one in repeating_datasets(phase_dataset(cfg, phase), f"{phase}_dataloader.dataset")]  # fmt: skip
+
+
+def annotations_first(pipeline: Sequence[Mapping], taught: Mapping | None = None) -> list[Mapping]:
     """Load annotations right after the image.
 
     Evaluation compares boxes in the original image, so mmdet's test pipelines load them after the image is resized.
+
+    Args:
+        pipeline: steps of a data set to evaluate on.
+        taught: how the training loads annotations, for a pipeline that loads none, or loads less than a head needs.
     """
-    annotations = [step for step in pipeline if step["type"] == "LoadAnnotations"]
-    others = [step for step in pipeline if step["type"] != "LoadAnnotations"]
-    return [others[0], *(annotations or [{"type": "LoadAnnotations", "with_bbox": True}]), *others[1:]]
+    loading = [step for step in pipeline if annotation_loader(step)]
+    if not loading:
+        loading = [taught or {"type": "mmdet.LoadAnnotations", "with_bbox": True}]
+    elif taught is not None and not any(_loads_masks(step) for step in loading) and _loads_masks(taught):
+        loading = [{**loading[0], "with_mask": True}, *loading[1:]]
+    others = [step for step in pipeline if not annotation_loader(step)]
+    start = 1 + max((number for number, step in enumerate(others) if image_loader(step)), default=0)
+    return [*others[:start], *loading, *others[start:]]
+
+
+def _loads_masks(step: Mapping) -> bool:
+    return bool(option(step, annotation_loader(step), "with_mask"))
 
 
 class BlankImage(BaseTransform):
@@ -70,6 +149,7 @@ class BlankImage(BaseTransform):
         height, width = results.get("height"), results.get("width")
         if not height or not width:
             return self.loader.transform(results)
+        height, width = round(height), round(width)  # some files have decimals
         results["img"] = np.zeros((height, width, 3), dtype=np.uint8)
         results["img_shape"] = results["ori_shape"] = (height, width)
         return results
@@ -87,11 +167,43 @@ def blank_images(dataset: Any) -> None:
 
 
 def load_item(dataset: Any, index: int) -> Any:
-    """Fetch an image as its pipeline makes it, random steps drawn from a seed of its own; None where it is dropped."""
+    """Fetch an image as its pipeline makes it, random steps drawn from a seed of its own; None where it is dropped.
+
+    Raises:
+        UserError: the pipeline fails, or gives no images with objects on them.
+        ImageError: the image can't be read.
+    """
     random.seed(index)
     np.random.seed(index)
     torch.manual_seed(index)
-    return dataset[index]
+    with one_line(f"the data set fails to give its image {index}"):
+        item = dataset[index]
+    if item is not None:
+        sample_of(item)
+    return item
+
+
+def sample_of(item: Mapping[str, Any]) -> Any:
+    """The data sample with the objects of an image; of several frames of a video, that of the key frame.
+
+    Raises:
+        UserError: there are several branches of images, or no objects.
+    """
+    sample = item.get("data_samples")
+    if not isinstance(item.get("inputs"), torch.Tensor):
+        raise UserError("the config feeds its model several branches of images; give the config of one detector")
+    if isinstance(sample, TrackDataSample):
+        if not sample.get("key_frames_inds"):
+            raise UserError("the data set gives whole videos without a key frame; --phase train has one")
+        sample = sample.get_key_frames()[0]
+    if not hasattr(sample, "gt_instances"):
+        raise UserError(f"the data set gives no objects but a {type(sample).__name__}; give the config of a detector")
+    return sample
+
+
+def objects_of(item: Mapping[str, Any]) -> Any:
+    """The ground truths of an image, those that are learned."""
+    return sample_of(item).gt_instances
 
 
 def numbered_items(dataset: Any, numbers: Iterable[int]) -> Iterator[tuple[int, Any]]:
@@ -111,13 +223,21 @@ def build_model(cfg: Config, checkpoint: str | None, epoch: int | None = None) -
         epoch: for heads that change their assigner while training; the checkpoint's if None, else 0.
 
     Raises:
+        UserError: the model can't be built, or has no assigner.
         CheckpointError: the checkpoint is damaged, or could run code.
     """
-    model = MODELS.build(copy.deepcopy(cfg.model))
+    with one_line("the model of the config can't be built"):
+        model = MODELS.build(_settings(cfg, checkpoint is None))
+    if not any(find_assigners(model)):
+        heads = {type(part).__name__ for name, part in model.named_children() if name.endswith("head")}
+        raise UserError(
+            f"{type(model).__name__} has no assigner, so there is nothing to look at: targets are computed in "
+            f"{' and '.join(sorted(heads)) or 'its code'}; choose another config"
+        )
     meta = {}
     if checkpoint is None:
-        for module in model.modules():  # random weights will do: download none
-            if "Pretrained" in str(getattr(module, "init_cfg", None)):
+        for module in model.modules():
+            if re.search("Pretrained|checkpoint", str(getattr(module, "init_cfg", None))):
                 module.init_cfg = None
         logger = MMLogger.get_current_instance()
         level = logger.level
@@ -140,30 +260,79 @@ def build_model(cfg: Config, checkpoint: str | None, epoch: int | None = None) -
     return model.to(get_device())
 
 
+def _settings(cfg: Config, random_weights: bool) -> Any:
+    """The config of the model, for one process, and without weights to download where random ones will do."""
+    settings = copy.deepcopy(cfg.model)
+    for _, node in typed_nodes(settings, "model"):
+        if node["type"] in (
+            "SyncBN",
+            "MMSyncBN",
+            "NaiveSyncBN",
+        ):  # some ask for the other processes when they are built
+            node["type"] = "BN"
+        if random_weights:
+            for key in {"teacher_ckpt", "pretrained"} & set(node):
+                node[key] = False if isinstance(node[key], bool) else None
+        teacher = node.get("teacher_config")
+        shipped = Path(mmdet.__file__).parent / ".mim" / str(teacher)
+        if isinstance(teacher, str) and not Path(teacher).is_file() and shipped.is_file():
+            node["teacher_config"] = str(shipped)  # mmdet looks for it in its repository
+    return settings
+
+
 @torch.no_grad()
 def assignments(model: Any, item: dict) -> tuple[NDArray[np.uint8], Any, list[AssignmentRecord]]:
     """Run one image through the training step.
 
     Returns:
-        (H, W, 3) uint8 RGB image as the model saw it, its data sample, and what was assigned.
+        (H, W, 3) uint8 RGB image as the model saw it, its data sample, and what was assigned; of several frames of a
+        video, those of the key frame.
 
     Raises:
-        UserError: the config feeds its model several branches of images.
+        UserError: there are several branches of images or no objects, or the training step fails.
     """
-    if not isinstance(item["inputs"], torch.Tensor):
-        raise UserError("the config feeds its model several branches of images; give the config of one detector")
+    path = getattr(sample_of(item), "img_path", "the image")
     data = model.data_preprocessor(pseudo_collate([item]), training=True)
-    image = shown_image(model.data_preprocessor, data["inputs"][0])
-    sample = data["data_samples"][0]
-    with matched_masks(model) as masks, record_assignments(model) as records:
+    pixels, sample, frame = data["inputs"][0], data["data_samples"][0], 0
+    if isinstance(sample, TrackDataSample):
+        frame = sample.key_frames_inds[0]
+        pixels, sample = pixels[frame], sample.get_key_frames()[0]
+    image = shown_image(model.data_preprocessor, pixels)
+    fails = f"the training step of {type(model).__name__} fails on {path}"
+    with matched_masks(model, frame) as masks, record_assignments(model) as records, one_line(fails):
         model.loss(data["inputs"], data["data_samples"])
     return image, sample, [masks[record.module](record) if record.module in masks else record for record in records]
+
+
+def uncalled(model: Any, called: Collection[str]) -> dict[str, str]:
+    """The assigners of a model that are not among those called, by place, with class and place in words."""
+    places = {f"{module}.{attribute}".lstrip("."): assigner for module, attribute, assigner in find_assigners(model)}
+    return {where: f"{type(assigner).__name__} ({where})" for where, assigner in places.items() if where not in called}
+
+
+def picture_path(folder: Path, sample: Any, where: str, taken: Collection[Path]) -> Path:
+    """Choose the file for the picture of an assigner, named by the image.
+
+    Args:
+        folder: for pictures.
+        sample: the data sample of the image.
+        where: place of the assigner.
+        taken: files of other images, two of which may have the same name in different folders.
+    """
+    image = Path(getattr(sample, "img_path", None) or "image")
+    stems = itertools.chain(
+        [image.stem, f"{image.parent.name}_{image.stem}"], (f"{image.stem}_{number}" for number in itertools.count(2))
+    )
+    place = re.sub(r"[^\w. ]", "", where)
+    paths = (folder / f"{stem}.{place}.png" for stem in stems)
+    return next(path for path in paths if path not in taken)
 
 
 def shown_image(preprocessor: Any, pixels: torch.Tensor) -> NDArray[np.uint8]:
     """Undo normalisation and channel order of a (3, H, W) input; boxes fit it as it is, augmented and padded."""
     if getattr(preprocessor, "_enable_normalize", False):
-        pixels = pixels * preprocessor.std + preprocessor.mean
+        mean, std = (values.view(-1, 1, 1) for values in (preprocessor.mean, preprocessor.std))
+        pixels = pixels * std + mean
     image = pixels.clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
     return image if getattr(preprocessor, "_channel_conversion", False) else image[..., ::-1]  # files are read as BGR
 
@@ -198,7 +367,7 @@ def without_network(model: Any, noise: float = 0.0) -> Iterator[None]:
     replace(head, forward=lambda inputs: _like(shapes_of(inputs), inputs.device, noise))
     for name, loss in head.named_children():
         if name.startswith("loss_") and getattr(loss, "reduction", "none") != "none":  # FSAF's choose the level
-            replace(loss, forward=lambda *args, **_: torch.zeros(()))
+            replace(loss, forward=functools.partial(_no_loss, loss.forward))
     if two_stage:
         vars(head)["predict_by_feat"] = lambda *args, **_: []
         replace(model.roi_head, loss=lambda *args, **_: {})
@@ -208,6 +377,13 @@ def without_network(model: Any, noise: float = 0.0) -> Iterator[None]:
         for module in replaced:
             for method in ("extract_feat", "forward", "predict_by_feat", "loss"):
                 vars(module).pop(method, None)
+
+
+def _no_loss(loss: Callable[..., Any], *args: Any, reduction_override: str | None = None, **kwargs: Any) -> Any:
+    """0 for a loss, but each pair's own where the head asks for these: PAA's choose the positives."""
+    if reduction_override == "none":
+        return loss(*args, reduction_override=reduction_override, **kwargs)
+    return torch.zeros(())
 
 
 def ask_without_network(model: Any, dataset: Any) -> set[str]:
@@ -221,13 +397,13 @@ def ask_without_network(model: Any, dataset: Any) -> set[str]:
         dataset: its first image with objects is tried.
     """
     for _, item in numbered_items(dataset, range(len(dataset))):
-        if len(item["data_samples"].gt_instances):
+        if len(objects_of(item)):
             answers = []
             for noise in (0.0, 0.1):
                 try:
                     with without_network(model, noise):
                         answers.append(assignments(model, copy.deepcopy(item))[2])
-                except (ValueError, NotImplementedError, RuntimeError, AttributeError, TypeError):
+                except Exception:
                     return set()  # a head that is built otherwise; the network itself always does
             same = {record.where for record in answers[0] if not record.reads_predictions}
             for calm, noisy in zip(*answers):

@@ -438,8 +438,8 @@ def _draw_table(
         numbers = sorted(sorted(numbers, key=lambda number: sign * int(objects[number][-1]))[:capacity])
         key = _wrapped([f"{len(objects)} objects; these {len(numbers)} have the {which}", *key], width)
     widths = [max(len(cell) for cell in column) for column in zip(*rows)]
-    # A letter of the monospaced font is 0.6 of its height.
-    font = min(_FONT, width / (0.6 * (sum(widths) + 2 * len(widths))))
+    # A letter of the monospaced font is 0.6 of its height, and is drawn whole pixels wide.
+    font = min(_FONT, width // (sum(widths) + 2 * len(widths)) / 0.6)
     lines = [(head, _TEXT), *((objects[number], colors[number]) for number in numbers)]
     for line, (cells, color) in enumerate(lines):
         # Classes read from the left, figures from the right.

@@ -15,8 +15,14 @@ from visdet_assigners.observe.tap import AssignmentRecord
 
 
 @contextmanager
-def matched_masks(model: torch.nn.Module) -> Iterator[dict[str, Callable[[AssignmentRecord], MaskRecord]]]:
+def matched_masks(
+    model: torch.nn.Module, frame: int = 0
+) -> Iterator[dict[str, Callable[[AssignmentRecord], MaskRecord]]]:
     """Keep the masks of one image that the model's mask heads match, whose assigners may see points in them alone.
+
+    Args:
+        model: any detector.
+        frame: whose masks to keep, for heads that match masks over several frames of a video.
 
     Yields:
         For the name of each mask head, what makes a record of its assigner one with masks and the boxes around them.
@@ -25,12 +31,12 @@ def matched_masks(model: torch.nn.Module) -> Iterator[dict[str, Callable[[Assign
     with ExitStack() as stack:
         for name, head in model.named_modules():
             if isinstance(head, MaskFormerHead):
-                made[name] = stack.enter_context(_masks_of(head))
+                made[name] = stack.enter_context(_masks_of(head, frame))
         yield made
 
 
 @contextmanager
-def _masks_of(head: MaskFormerHead) -> Iterator[Callable[[AssignmentRecord], MaskRecord]]:
+def _masks_of(head: MaskFormerHead, frame: int) -> Iterator[Callable[[AssignmentRecord], MaskRecord]]:
     """Listen to one mask head; see ``matched_masks``."""
     truths: list[torch.Tensor] = []
     predictions: list[torch.Tensor] = []
@@ -38,11 +44,14 @@ def _masks_of(head: MaskFormerHead) -> Iterator[Callable[[AssignmentRecord], Mas
 
     def keep_truths(*args: Any) -> Any:
         prepared = preprocess_gt(*args)
-        truths.append(prepared[0].masks.bool())
+        truths.append(of_frame(prepared[0].masks).bool())
         return prepared
 
     def keep_predictions(_module: Any, _inputs: Any, outputs: Any) -> None:
-        predictions.extend(masks[0] > 0 for masks in outputs[1])  # one decoder layer after another
+        predictions.extend(of_frame(masks[0]) > 0 for masks in outputs[1])  # one decoder layer after another
+
+    def of_frame(masks: torch.Tensor) -> torch.Tensor:
+        return masks if masks.ndim == 3 else masks[:, frame]
 
     def with_masks(record: AssignmentRecord) -> MaskRecord:
         pred_masks, gt_masks = predictions[record.call], truths[0]

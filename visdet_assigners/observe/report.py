@@ -9,7 +9,6 @@ Path("report.html").write_text(report.html())
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
@@ -115,8 +114,8 @@ class Report:
         """
         self.paths[image] = path
         for record in records:
-            if labels is not None and record.num_objects == len(labels):
-                record = replace(record, gt_labels=labels)
+            if labels is not None:
+                record = record.with_labels(labels)
             if record.where not in self.assigners:
                 self.assigners[record.where] = AssignerStatistics(record, self.decoder_layers)
             self.assigners[record.where].add(record, image)

@@ -16,7 +16,7 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -128,6 +128,11 @@ class AssignmentRecord:
                 return len(per_object)
         return int(self.gt_index.max().clamp(min=-1)) + 1 if self.gt_index.numel() else 0
 
+    def with_labels(self, labels: Tensor) -> AssignmentRecord:
+        """The record with the (M,) classes of its image where the assigner saw only one, as a proposal network's."""
+        sees_one = self.gt_labels is None or not self.gt_labels.any()
+        return replace(self, gt_labels=labels) if sees_one and len(labels) == self.num_objects else self
+
     def positives_per_object(self) -> Tensor:
         """(M,) int64, how many priors or queries each ground truth got; doesn't wait for the device."""
         counts = self.gt_index.new_zeros(self.num_objects)
@@ -154,7 +159,7 @@ def watch(model: nn.Module, on_call: Callable[[AssignmentCall], None]) -> Iterat
     step = _Step()
     shadowed: list[tuple[Any, str, _Around]] = []
     try:
-        for _, part in model.named_modules():
+        for _, part in named_parts(model):
             if callable(getattr(type(part), "loss", None)):
                 shadowed.append((part, "loss", step.loss))
         for module, attribute, assigner in find_assigners(model):
@@ -185,14 +190,28 @@ def record_assignments(model: nn.Module) -> Iterator[list[AssignmentRecord]]:
         yield records
 
 
+def named_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield name and module as ``named_modules`` does, and then those that are held as plain attributes: teachers."""
+    pending = [("", model)]
+    seen: set[int] = set()
+    while pending:
+        place, whole = pending.pop(0)
+        inside = [(f"{place}.{name}".strip("."), part) for name, part in whole.named_modules() if id(part) not in seen]
+        seen.update(id(part) for _, part in inside)
+        yield from inside
+        for name, part in inside:
+            held = [(key, value) for key, value in vars(part).items() if isinstance(value, nn.Module)]
+            pending += [(f"{name}.{key}".lstrip("."), value) for key, value in held]
+
+
 def find_assigners(model: nn.Module) -> Iterator[tuple[str, str, Any]]:
-    """Yield module name, attribute and object for every assigner that a module of ``model`` holds, each object once.
+    """Yield module name, attribute and object for every assigner that a part of ``model`` holds, each object once.
 
     An assigner is an object whose class has a method ``assign`` and is no module; attributes may be lists, tuples or
     dictionaries of them.
     """
     seen: set[int] = set()
-    for name, module in model.named_modules():
+    for name, module in named_parts(model):
         for attribute, value in vars(module).items():
             if isinstance(value, (list, tuple)):
                 items = [(f"{attribute}[{index}]", item) for index, item in enumerate(value)]

@@ -10,6 +10,7 @@ from mmdet.structures.bbox import bbox_overlaps
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from visdet_assigners.registry import scope_and_name
 from visdet_assigners.testing.scenes import (
     STRIDES,
     Objects,
@@ -131,7 +132,7 @@ def feeds(config: Mapping[str, Any], objects: Objects) -> Iterator[tuple[Any, ..
     Raises:
         KeyError: the type is none of mmdet's assigners.
     """
-    name = str(config["type"]).rpartition(".")[2]
+    name = scope_and_name(config["type"])[1]
     yield from _FEEDS[name](config, objects)
 
 
