@@ -55,7 +55,8 @@ setup(
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
     packages=find_packages(include=["visdet_assigners", "visdet_assigners.*"]),
-    package_data={"visdet_assigners.observe": ["*.html"]},
+    package_data={"visdet_assigners": ["py.typed"], "visdet_assigners.observe": ["*.html"]},
+    entry_points={"console_scripts": ["visdet-assigners = visdet_assigners.command_line:main"]},
     python_requires=">=3.10",
     # No mm package among them: its two lines install the same import names, so requiring one would overwrite the other.
     install_requires=["torch>=2.0", "numpy", "scipy>=1.9"],

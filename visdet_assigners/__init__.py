@@ -4,6 +4,11 @@ Importing the package registers its classes with mmengine where that is installe
 use the functions and classes directly.  Functions decide one image, tensors in and an `Assignment` out; the classes of
 the same names do so for heads.
 """
+# ruff: noqa: E402
+
+from visdet_assigners.command_line import answer_at_once
+
+answer_at_once()
 
 from visdet_assigners import match_costs
 from visdet_assigners.assigners import *  # noqa: F403
