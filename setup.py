@@ -63,7 +63,16 @@ setup(
     extras_require={
         "onedl": ["onedl-mmengine>=0.10.8", "onedl-mmcv>=2.3", "onedl-mmdetection>=3.4"],
         "openmmlab": ["mmengine>=0.10,<1", "mmcv>=2.0,<2.2", "mmdet>=3.0,<4"],
-        "dev": ["pytest", "hypothesis", "scikit-learn", "pytest-benchmark", "ruff", "mypy", "import-linter"],
+        "dev": [
+            "pytest",
+            "pytest-xdist",
+            "hypothesis",
+            "scikit-learn",
+            "pytest-benchmark",
+            "ruff",
+            "mypy",
+            "import-linter",
+        ],
     },
     cmdclass={"build_py": BuildPyWithMim},
     zip_safe=False,

@@ -282,6 +282,14 @@ def test_missing_data_are_found_inside_wrapped_data_sets(dataset, where):
         check_config(data_config(dataset), ["train"])
 
 
+def test_a_missing_root_is_told_once():
+    """Train, validation and its metric read below it."""
+    cfg = Config({f"{phase}_dataloader": {"dataset": MISSING} for phase in ("train", "val")})
+    cfg.val_evaluator = {"type": "CocoMetric", "ann_file": "nowhere/a.json"}
+    with pytest.raises(UserError, match=r"^the data root nowhere/ of train_dataloader.dataset doesn't exist; [^(]+$"):
+        check_config(cfg, ["train", "val"])
+
+
 def test_data_that_need_not_exist():
     check_config(data_config({**MISSING, "backend_args": {"backend": "petrel"}}), ["train"])
     check_config(data_config({**MISSING, "data_root": "s3://bucket/"}), ["train"])

@@ -51,7 +51,9 @@ def test_mistakes_name_the_command(monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         command_line.main(["browse", "missing.py"])
     assert end.value.code == 2
-    assert capsys.readouterr().err.startswith("visdet-assigners browse: error: the config file missing.py doesn't exist")
+    assert capsys.readouterr().err.startswith(
+        "visdet-assigners browse: error: the config file missing.py doesn't exist"
+    )
 
 
 def test_an_interrupt_is_one_line(monkeypatch, capsys):

@@ -357,16 +357,17 @@ def train(cfgs: Sequence[Config], names: Sequence[str], args: argparse.Namespace
 def load_configs(args: argparse.Namespace) -> list[Config]:
     """Read the two configs, or the one and put the other assigner into its copy."""
     phases = list(dict.fromkeys([args.phase, *(["train", "val"] if args.train else [])]))
+    images = bool(args.pictures or args.train or any(args.checkpoints))
     cfg = load_config(args)
     check_detector(cfg, args.phase)
-    check_config(cfg, phases)
+    check_config(cfg, phases, images=images)
     if args.to:
         other = with_assigner(cfg, args.to, args.at)
         check_assigners(other)
     else:
         other = load_config(argparse.Namespace(**{**vars(args), "config": args.config_b}))
         check_detector(other, args.phase)
-        check_config(other, phases)
+        check_config(other, phases, images=images)
     return [cfg, other]
 
 

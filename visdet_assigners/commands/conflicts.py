@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(f"--max-images {args.max_images}: give a number of images, at least 1")
         cfg = load_config(args)
         check_detector(cfg, "train")
-        check_config(cfg, ["train"])
+        check_config(cfg, ["train"], images=False)
         init_default_scope(cfg.get("default_scope", "mmdet"))
         found = count_conflicts(cfg, args.max_images)
         if not found:

@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = load_config(args)
         check_checkpoint(args.checkpoint, "check the path, or leave it out")
         check_detector(cfg, args.phase)
-        check_config(cfg, [args.phase])
+        check_config(cfg, [args.phase], images=bool(args.pictures or args.checkpoint))
         report = make_report(cfg, args)
         folder = Path(args.out_dir or cfg.work_dir)
         folder.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ No image is decoded, and no model is built.  `find_problems` returns what `check
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from visdet_assigners.training.classes import class_faults
 from visdet_assigners.training.config_assigners import check_assigners
 from visdet_assigners.training.datasets import (
     DataSet,
+    MissingFile,
     annotation_question,
     guard_images,
     meant_classes,
@@ -51,6 +53,7 @@ def check_config(
     bad_annotations: str = "skip",
     bad_images: str = "stop",
     headers: bool = False,
+    images: bool = True,
 ) -> None:
     """Stop where a config or its data can't be used, and print what is to be known about them.
 
@@ -65,11 +68,12 @@ def check_config(
         bad_images: what to do about an image to train on that can't be read: ``'stop'``, or ``'skip'``, which names it
             and takes another.
         headers: read the header of each image now.
+        images: False where annotations are enough, so that the images need not be there.
 
     Raises:
         UserError: all that is wrong, in one line.
     """
-    problems = find_problems(cfg, phases, bad_annotations, bad_images, headers)
+    problems = find_problems(cfg, phases, bad_annotations, bad_images, headers, images)
     fatal = [str(problem) for problem in problems if problem.fatal]
     if fatal:
         numbered = [f"({number}) {one}" for number, one in enumerate(fatal, 1)]
@@ -87,6 +91,7 @@ def find_problems(
     bad_annotations: str = "skip",
     bad_images: str = "stop",
     headers: bool = False,
+    images: bool = True,
     annotations: bool = True,
 ) -> list[Problem]:
     """Look at a config and its data, and return what is wrong with them, or to be known; nothing is changed.
@@ -97,9 +102,10 @@ def find_problems(
         bad_annotations: likewise.
         bad_images: likewise.
         headers: likewise.
+        images: likewise.
         annotations: False leaves the annotation files unread.
     """
-    seen = look(cfg, phases, headers, annotations)
+    seen = look(cfg, phases, headers, images, annotations)
     problems = list(seen.problems)
     for one, report in seen.reports:
         problems += _annotation_problems(one, report, bad_annotations, bad_images)
@@ -119,26 +125,28 @@ class Look:
     reports: list[tuple[DataSet, AnnotationReport]] = field(default_factory=list)
 
 
-def look(cfg: Config, phases: Sequence[str], headers: bool = False, annotations: bool = True) -> Look:
+def look(
+    cfg: Config, phases: Sequence[str], headers: bool = False, images: bool = True, annotations: bool = True
+) -> Look:
     """Look at a config and its data; arguments as in `find_problems`."""
     model = cfg.get("model") or {}
     seen = Look()
     with DefaultScope.overwrite_default_scope(model.get("_scope_") or cfg.get("default_scope") or "mmdet"):
-        datasets = read_datasets(cfg, phases)
+        datasets = read_datasets(cfg, phases, images)
         seen.problems += [problem for one in datasets for problem in one.problems]
         seen.problems += missing_metric_files(cfg, phases)
         seen.problems += _misspelt(cfg, datasets)
         if annotations:
-            _read_annotations(cfg, datasets, headers, seen)
+            seen.reports, unread = _read_annotations(cfg, datasets, headers, images)
+            seen.problems += unread
         seen.problems += _unchecked(datasets)
         if not is_text_prompted(model):
             seen.problems += _different_classes(datasets)
-        meant = {id(one): meant_classes(one.classes, report.categories) for one, report in seen.reports
+        meant = {one.classes: meant_classes(one.classes, report.categories) for one, report in seen.reports
                  if one.classes and class_faults(report.categories, one.classes.names)}  # fmt: skip
-        expected = [(meant.get(id(one), one.classes), one.path) for one in datasets]
+        expected = [(meant.get(one.classes, one.classes), one.path) for one in datasets if one.classes is not None]
         for classes, path in dict(reversed(expected)).items():  # each once, where it is met first
-            if classes is not None:
-                seen.problems += class_count_problems(model, path, classes)
+            seen.problems += class_count_problems(model, path, classes)
         try:
             check_assigners(cfg)
         except UserError as error:
@@ -151,19 +159,21 @@ def look(cfg: Config, phases: Sequence[str], headers: bool = False, annotations:
     return seen
 
 
-def _read_annotations(cfg: Config, datasets: Sequence[DataSet], headers: bool, seen: Look) -> None:
+def _read_annotations(
+    cfg: Config, datasets: Sequence[DataSet], headers: bool, images: bool
+) -> tuple[list[tuple[DataSet, AnnotationReport]], list[Problem]]:
     """Read the annotation files of the data sets that are there, each once for the same question."""
     asked: list[dict[str, Any]] = []
+    reports, problems = [], []
     for one in datasets:
-        if not one.is_whole_coco or one.problems:
-            continue
-        question = annotation_question(cfg, one)
-        if question not in asked:
+        question = annotation_question(cfg, one, images) if one.is_whole_coco and not one.problems else None
+        if question is not None and question not in asked:
             asked.append(question)
             try:
-                seen.reports.append((one, check_annotations(**question, headers=headers)))
+                reports.append((one, check_annotations(**question, headers=headers)))
             except AnnotationError as error:
-                seen.problems.append(Problem("", str(error)))
+                problems.append(Problem("", str(error)))
+    return reports, problems
 
 
 def _annotation_problems(
@@ -225,8 +235,13 @@ def _different_classes(datasets: Sequence[DataSet]) -> Iterator[Problem]:
 
 
 def _each_once(problems: Sequence[Problem]) -> list[Problem]:
-    """Leave out what has been said: the same file is missing in train, val and evaluator."""
+    """Leave out what has been said: the same file is missing in train, val and evaluator, or the folder around it."""
     seen: dict[Any, Problem] = {}
+    missing: tuple[str, ...] = ()
     for problem in problems:
+        if isinstance(problem, MissingFile):
+            if os.path.join(problem.path, "").startswith(missing):
+                continue
+            missing += (os.path.join(problem.path, ""),)
         seen.setdefault((problem.where, problem.what), problem)
     return list(seen.values())

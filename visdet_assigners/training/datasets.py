@@ -19,6 +19,17 @@ from visdet_assigners.training.resolving import class_of
 PHASES = ("train", "val", "test")
 
 
+@dataclass(frozen=True)
+class MissingFile(Problem):
+    """A file or folder that isn't there.
+
+    Attributes:
+        path: its own.
+    """
+
+    path: str = ""
+
+
 @dataclass
 class DataSet:
     """One data set that reads files, as a config names it.
@@ -50,12 +61,13 @@ class DataSet:
         return self.is_local and bool(self.config.get("ann_file")) and is_coco(self.cls)
 
 
-def read_datasets(cfg: Config, phases: Sequence[str]) -> list[DataSet]:
+def read_datasets(cfg: Config, phases: Sequence[str], images: bool = True) -> list[DataSet]:
     """Find the data sets that the phases read, wherever wrappers nest them, with their classes.
 
     Args:
         cfg: the config.
         phases: of `PHASES`; one whose loop is switched off (``val_cfg = None``) reads none.
+        images: whether their folders must be there.
     """
     from mmdet.registry import DATASETS
 
@@ -69,7 +81,7 @@ def read_datasets(cfg: Config, phases: Sequence[str]) -> list[DataSet]:
                 one.classes = read_classes(config, one.cls)
             except UserError as error:
                 one.problems.append(Problem(path, str(error)))
-            one.problems += _missing_files(one)
+            one.problems += _missing_files(one, images)
             found.append(one)
     return found
 
@@ -124,8 +136,14 @@ def _guarded(step: Mapping[str, Any], more: Mapping[str, Any]) -> Mapping[str, A
     return {**step, **more, "type": f"{SCOPE}.{name}"}
 
 
-def annotation_question(cfg: Config, one: DataSet) -> dict[str, Any]:
-    """Return what `check_annotations` is to be asked about a data set: its arguments but for ``headers``."""
+def annotation_question(cfg: Config, one: DataSet, images: bool = True) -> dict[str, Any]:
+    """Return what `check_annotations` is to be asked about a data set: its arguments but for ``headers``.
+
+    Args:
+        cfg: the config.
+        one: a data set of it.
+        images: whether the images must be there.
+    """
     root = one.config.get("data_root") or ""
     scored = [metric.get("metric") or "bbox" for metric in metrics_of(cfg, one.phase) if one.phase != "train"
               and scope_and_name(metric.get("type"))[1] == "CocoMetric" and metric.get("ann_file")
@@ -133,7 +151,7 @@ def annotation_question(cfg: Config, one: DataSet) -> dict[str, Any]:
     masks = _loads_masks(one.config) if one.phase == "train" else any("segm" in metric for metric in scored)
     return dict(
         path=os.path.join(root, one.config["ann_file"]),
-        image_folder=os.path.join(root, (one.config.get("data_prefix") or {}).get("img", "")),
+        image_folder=os.path.join(root, (one.config.get("data_prefix") or {}).get("img", "")) if images else None,
         classes=one.classes.names if one.classes else None,
         data_root=root,
         masks=masks,
@@ -151,7 +169,7 @@ def meant_classes(classes: Classes, in_file: Sequence[str]) -> Classes:
     return Classes(tuple(classes_to_write(in_file, classes.names)))
 
 
-def _missing_files(one: DataSet) -> list[Problem]:
+def _missing_files(one: DataSet, images: bool) -> list[Problem]:
     """What of a data set's files isn't there, or would run code when it is read; the first."""
     if not one.is_local:
         return []
@@ -171,7 +189,7 @@ def _missing_files(one: DataSet) -> list[Problem]:
     if one.is_whole_coco and "img" not in prefix:
         found.append(Problem(f"{one.path}.data_prefix", 'it has no img, the folder of the images; write data_prefix='
                                                         'dict(img="images/"), or img="" for data_root'))  # fmt: skip
-    for key in prefix:
+    for key in prefix if images else ():
         if key.startswith("img"):
             found += _check_path(one.path, "image folder", prefix[key], root)
     return found[:1]
@@ -181,5 +199,6 @@ def _check_path(where: str, what: str, path: Any, root: str = "") -> Iterator[Pr
     if isinstance(path, str) and path and "://" not in root + path:
         path = os.path.join(root, path)
         if not os.path.exists(path):
-            yield Problem("", f"the {what} {path} of {where} doesn't exist; if your data lie elsewhere, say so with "
-                              "--cfg-options data_root=FOLDER")  # fmt: skip
+            text = f"the {what} {path} of {where} doesn't exist"
+            advice = "if your data lie elsewhere, say so with --cfg-options data_root=FOLDER"
+            yield MissingFile("", f"{text}; {advice}", path=path)
