@@ -304,7 +304,7 @@ def assignments(model: Any, item: dict) -> tuple[NDArray[np.uint8], Any, list[As
     fails = f"the training step of {type(model).__name__} fails on {path}"
     with matched_masks(model, frame) as masks, record_assignments(model) as records, one_line(fails):
         model.loss(data["inputs"], data["data_samples"])
-    shown = []
+    shown: list[AssignmentRecord] = []
     for record in records:
         if record.module in masks:
             shown.append(masks[record.module](record))
