@@ -280,7 +280,7 @@ def assignments(model: Any, item: dict) -> tuple[NDArray[np.uint8], Any, list[As
     fails = f"the training step of {type(model).__name__} fails on {path}"
     with matched_masks(model, frame) as masks, record_assignments(model) as records, one_line(fails):
         model.loss(data["inputs"], data["data_samples"])
-    shown = []
+    shown: list[AssignmentRecord] = []
     for record in records:
         if record.module in masks:
             shown.append(masks[record.module](record))
@@ -293,6 +293,25 @@ def uncalled(model: Any, called: Collection[str]) -> dict[str, str]:
     """The assigners of a model that are not among those called, by place, with class and place in words."""
     places = {f"{module}.{attribute}".lstrip("."): assigner for module, attribute, assigner in find_assigners(model)}
     return {where: f"{type(assigner).__name__} ({where})" for where, assigner in places.items() if where not in called}
+
+
+def check_calls(model: Any, called: Collection[str], objects: bool) -> None:
+    """Check that there is something to show.
+
+    Args:
+        model: the detector.
+        called: places of the assigners that were called.
+        objects: whether there was an object in any image.
+
+    Raises:
+        UserError: no assigner was called.
+    """
+    if not called and not objects:
+        raise UserError("no image has an object, so nothing is assigned; take more images, or another --phase")
+    if not called:
+        names = " and ".join(uncalled(model, ()).values())
+        raise UserError(f"{type(model).__name__} never called {names}, so there is nothing to look at: its head "
+                        "computes targets in another way; choose another config")  # fmt: skip
 
 
 def picture_path(folder: Path, sample: Any, where: str, taken: Collection[Path]) -> Path:
