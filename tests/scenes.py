@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from visdet_assigners.testing.scenes import (  # noqa: F401  (the tests take all scenes from here)
     STRIDES,
     Objects,
@@ -24,10 +26,15 @@ from visdet_assigners.testing.scenes import (  # noqa: F401  (the tests take all
 DATA = Path(os.environ.get("VISDET_ASSIGNERS_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
+def needs(name: str) -> pytest.MarkDecorator:
+    """Skip, loudly, where a real data set is not there: ``bccd``, ``nuclei`` or ``tiny_coco``."""
+    reason = f"NO REAL DATA: {DATA / name} is not there; set VISDET_ASSIGNERS_TEST_DATA to the folder that has {name}"
+    return pytest.mark.skipif(not (DATA / name).is_dir(), reason=reason)
+
+
 def real_objects(limit: int = 40) -> Iterator[Objects]:
-    """Images of the two data sets, from the emptiest to the fullest of each; none where the data are not there."""
-    if not DATA.is_dir():
-        return
+    """Images of two data sets, from the emptiest to the fullest of each; none of one that is not there."""
     for file in ("bccd/annotations/val.json", "tiny_coco/annotations/instances_val2017.json"):
-        for objects in coco_objects(DATA / file, limit // 2):
-            yield replace(objects, name=f"{file.split('/')[0]}-{objects.name}")
+        name = file.split("/")[0]
+        for objects in coco_objects(DATA / file, limit // 2) if (DATA / name).is_dir() else ():
+            yield replace(objects, name=f"{name}-{objects.name}")

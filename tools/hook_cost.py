@@ -27,8 +27,7 @@ from visdet_assigners.commands.options import ArgumentParser, add_config_argumen
 from visdet_assigners.errors import UserError
 from visdet_assigners.observe.hook import AssignmentHook
 from visdet_assigners.observe.tap import AssignmentCall, watch
-from visdet_assigners.training.config_assigners import check_assigners
-from visdet_assigners.training.datasets import check_data
+from visdet_assigners.training.config_check import check_config
 from visdet_assigners.training.running import build_runner
 
 
@@ -115,8 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.iterations < 1:
             raise UserError(f"--iterations is {args.iterations}; at least 1 is needed")
         cfg = load_config(args)
-        check_data(cfg, ["train"])
-        check_assigners(cfg)
+        check_config(cfg, ["train"])
         torch.set_num_threads(1)
         seconds, hook = measure(cfg, args.iterations)
     tapped = seconds_of_a_tapped_call()

@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
-# Run the tests, after the set-up where it is missing; arguments go to pytest: bash tools/test.sh -k atss
+# Run the tests, after the set-up where it is missing, a process for each core; arguments go to pytest:
+#   bash tools/test.sh -k atss
+#   bash tools/test.sh -n 0 --pdb       # one process, which a debugger needs
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 bash "$root/tools/setup.sh"
 cd "$root"
-exec .venv/bin/python -m pytest "$@"
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # or the processes would wait for each other's threads
+exec .venv/bin/python -m pytest --numprocesses auto --dist worksteal "$@"

@@ -23,7 +23,7 @@ from visdet_assigners.commands.config import read_config
 from visdet_assigners.commands.errors import user_errors
 from visdet_assigners.commands.options import ArgumentParser
 from visdet_assigners.errors import UserError
-from visdet_assigners.training.datasets import check_data
+from visdet_assigners.training.config_check import check_config
 from visdet_assigners.training.running import build_runner
 
 
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         steps = []
         for index, path in enumerate(args.configs):
             cfg = read_config(path)
-            check_data(cfg, ["train"])
+            check_config(cfg, ["train"])
             steps.append(prepare(cfg, str(index)))
         seconds: list[list[float]] = [[] for _ in steps]
         for turn in tqdm(range(args.iterations), desc="turns"):

@@ -34,10 +34,11 @@ class BboxOverlaps2D:
         tensor([[0.5000]])
     """
 
+    # What it promises to assigners, see `assigners.overlapping`.
+    upright = True
     reach = 0.0
-    """Pixels from which on boxes apart overlap by exactly 0: a promise that lets assigners leave out far pairs."""
     takes_pairs = True
-    """Whether ``is_aligned`` is there, for boxes of any number of leading dimensions."""
+    blockwise = True
 
     def __init__(self, scale: float = 1.0, dtype: str | None = None) -> None:
         if dtype not in (None, "fp16"):
@@ -78,7 +79,10 @@ class BboxOverlaps2D_GLIP(BboxOverlaps2D):  # noqa: N801  (the name that configs
     Widths and heights count one pixel more; only the plain IoU is defined, as in mmdet, whatever ``mode`` says.
     """
 
+    upright = True
     reach = 1.0
+    takes_pairs = True
+    blockwise = True
 
     def __call__(self, bboxes1: Tensor, bboxes2: Tensor, mode: str = "iou", is_aligned: bool = False) -> Tensor:
         """IoU of (A, 4) and (B, 4) xyxy boxes -> (A, B), or (A,) if aligned; ``mode`` changes nothing."""

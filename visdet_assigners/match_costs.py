@@ -6,17 +6,20 @@ mmdet 3's class of the same name.  Half precision is computed in float32.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from visdet_assigners.functional import costs
 from visdet_assigners.functional.blocks import static_shapes
-from visdet_assigners.functional.inputs import Call, current_call, image_size, label_fault
 from visdet_assigners.functional.tensors import as_float32, as_tensor, full_precision
+from visdet_assigners.functional.validity import label_fault
+from visdet_assigners.inputs import AssignerInputError, image_size
+from visdet_assigners.options import number
 from visdet_assigners.registry import register
 
 
@@ -32,15 +35,15 @@ class BaseMatchCost(ABC):
     """
 
     reads: tuple[str, str] = ("", "")
-    """Which field it reads of predictions and which of ground truths: assigners look at these before."""
+    """Which field it reads of predictions and which of ground truths: assigners fetch these before."""
+    reads_besides: tuple[str, ...] = ()
+    """Further fields of ground truths that it reads."""
     takes_batches = False
     needs_size = False
     """Whether it reads the size of the image."""
 
     def __init__(self, weight: float = 1.0) -> None:
-        if not math.isfinite(weight):
-            self.fail(f"weight is {weight}; a finite number is needed")
-        self.weight = weight
+        self.weight = number(type(self).__name__, "weight", weight)
 
     def __call__(
         self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None = None, **_: Any
@@ -56,23 +59,33 @@ class BaseMatchCost(ABC):
             (N, M), the lower the better.
 
         Raises:
-            ValueError: a field is missing, named with the cost.
+            AssignerInputError: a field is missing, or, on a CPU, a label is no class of the scores.
         """
+        if self.reads == ("scores", "labels"):
+            pairs = zip((pred_instances, gt_instances), self.reads)
+            scores, labels = (as_tensor(getattr(instances, name, None)) for instances, name in pairs)
+            if isinstance(scores, Tensor) and isinstance(labels, Tensor) and not static_shapes(labels.device):
+                fault = label_fault(labels, scores.shape[-1], "gt_instances.labels") if labels.numel() else None
+                if fault is not None:
+                    self.fail(fault.text)
         with full_precision():
-            return self.cost(pred_instances, gt_instances, img_meta) * self.weight
+            return self.weighted(pred_instances, gt_instances, img_meta)
+
+    def weighted(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
+        """Cost of every pair, (N, M), of fields that were checked, outside of autocast."""
+        return self.cost(pred_instances, gt_instances, img_meta) * self.weight
 
     @abstractmethod
     def cost(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
         """Unweighted cost, (N, M)."""
 
-    @property
-    def call(self) -> Call:
-        """The assigner's call that this is part of; one of its own outside of any."""
-        return current_call() or Call(type(self).__name__)
+    def part_read(self, value: Tensor, gt_instances: Any) -> Tensor:
+        """What counts of the field that it reads of the predictions, with 0 in place of the rest; here all of it."""
+        return value
 
     def fail(self, message: str) -> NoReturn:
-        """Raise ``AssignerInputError`` that names the cost, and where they are known, the assigner and the image."""
-        self.call.fail(f"{type(self).__name__}: {message}" if current_call() else message)
+        """Raise ``AssignerInputError`` that names the cost."""
+        raise AssignerInputError(type(self).__name__, message)
 
     def read(self, instances: Any, owner: str, name: str) -> Tensor:
         """Fetch a field of the instances, in float32 but for labels."""
@@ -83,14 +96,9 @@ class BaseMatchCost(ABC):
         return value if name == "labels" else as_float32(value)
 
     def read_classes(self, pred_instances: Any, gt_instances: Any) -> tuple[Tensor, Tensor]:
-        """Scores (..., N, C) and labels (..., M) int64; outside of an assigner, which has, the labels are checked."""
+        """Scores (..., N, C) and labels (..., M) int64."""
         scores = self.read(pred_instances, "pred_instances", "scores")
-        labels = self.read(gt_instances, "gt_instances", "labels")
-        if not current_call() and not static_shapes(labels.device) and labels.numel():
-            fault = label_fault(labels, scores.shape[-1], "gt_instances.labels")
-            if fault:
-                self.fail(fault.text)
-        return scores, labels.long()
+        return scores, self.read(gt_instances, "gt_instances", "labels").long()
 
 
 def batch_fields(match_costs: Sequence[Any]) -> tuple[list[str], list[str]] | None:
@@ -167,14 +175,24 @@ class FocalLossCost(BaseMatchCost):
 class BinaryFocalLossCost(FocalLossCost):
     """Focal loss over the text tokens of an image (Grounding DINO, arXiv:2303.05499).
 
-    Reads ``scores`` (N, T) logits; of the ground truths ``text_token_mask`` (M, T), every row the same, the tokens that
-    count, and ``positive_maps`` (M, T), the tokens of each object.  Summed over the tokens.
+    Reads ``scores`` (N, T) logits; of the ground truths ``text_token_mask`` (M, T or fewer), every row the same, the
+    tokens that count, and ``positive_maps`` (M, T), the tokens of each object.  Summed over the tokens.
     """
+
+    reads_besides = ("text_token_mask",)
 
     @property
     def reads(self) -> tuple[str, str]:  # type: ignore[override]
         """Scores, and the words of each ground truth."""
         return "scores", "positive_maps"
+
+    def part_read(self, value: Tensor, gt_instances: Any) -> Tensor:
+        """The scores of words that the text has; heads set the others, and those behind the text, to -inf."""
+        mask = getattr(gt_instances, "text_token_mask", None)
+        if mask is None or not len(mask):
+            return torch.zeros_like(value)
+        tokens = min(mask.shape[1], value.shape[1])
+        return F.pad(value[:, :tokens].where(mask[0, :tokens] > 0, 0.0), (0, value.shape[1] - tokens))
 
     def cost(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
         """Unweighted cost, (N, M)."""
@@ -206,7 +224,7 @@ class BBoxL1Cost(BaseMatchCost):
     def cost(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
         """Unweighted cost, (N, M)."""
         given = (img_meta or {}).get("img_shape")
-        size = given if isinstance(given, Tensor) else image_size(img_meta, self.call)
+        size = given if isinstance(given, Tensor) else image_size(type(self).__name__, img_meta)
         boxes = self.read(pred_instances, "pred_instances", "bboxes")
         gts = self.read(gt_instances, "gt_instances", "bboxes")
         return costs.box_l1_cost(boxes, gts, size, self.box_format)

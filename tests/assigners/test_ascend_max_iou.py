@@ -4,6 +4,7 @@ import pytest
 import torch
 from mmengine.structures import InstanceData
 
+import visdet_assigners as va
 from scenes import anchors, drawn_objects, proposals
 from visdet_assigners import AscendMaxIoUAssigner, MaxIoUAssigner
 
@@ -97,7 +98,7 @@ def test_one_image_equals_max_iou(setting):
 
 def test_shapes_are_named():
     with pytest.raises(ValueError, match=r"batch_gt_bboxes must have shape \(images, boxes, 4\)"):
-        AscendMaxIoUAssigner(0.5, 0.4).assign(torch.zeros(2, 5, 4), torch.zeros(2, 0, 4))
+        AscendMaxIoUAssigner(0.5, 0.4).assign(torch.zeros(2, 5, 4), torch.zeros(2, 4))
     with pytest.raises(ValueError, match=r"lists of different lengths: \[2, 1\]"):
         AscendMaxIoUAssigner(0.5, 0.4).assign([InstanceData(priors=torch.zeros(1, 4))] * 2, [SCENES[0].instances])
     assert AscendMaxIoUAssigner(0.5, 0.4).assign([], []) == []
@@ -110,11 +111,69 @@ def test_repeated_boxes_are_spread_in_single_images_alone():
 
 
 @pytest.mark.parametrize(
-    ("gts", "said"), [(torch.zeros(2, 4), r"\(2, 4\)"), (torch.zeros(1, 0, 4), r"\(1, 0, 4\)"), ([[1.0]], "list")]
+    ("gts", "said"),
+    [
+        (torch.zeros(2, 4), r"batch_gt_bboxes must have shape \(images, boxes, 4\), got \(2, 4\)"),
+        (torch.zeros(1, 2, 5), r"batch_gt_bboxes must have shape \(images, boxes, 4\), got \(1, 2, 5\)"),
+        ([[1.0]], "batch_gt_bboxes must be a tensor, got list"),
+        (torch.zeros(3, 2, 4), "different numbers of images: .*'batch_bboxes': 1, 'batch_gt_bboxes': 3"),
+    ],
 )
 def test_what_was_given_in_place_of_a_padded_batch(gts, said):
-    with pytest.raises(ValueError, match=rf"batch_gt_bboxes must have shape \(images, boxes, 4\).*, got {said}$"):
+    with pytest.raises(va.AssignerInputError, match=said):
         AscendMaxIoUAssigner(0.5, 0.4).assign_padded(torch.zeros(1, 2, 4), gts)
+
+
+PRIORS = torch.tensor([[[0.0, 0, 9, 9], [50, 50, 60, 60]]]).repeat(2, 1, 1)
+GTS = torch.tensor([[[0.0, 0, 10, 10], [0, 0, 0, 0]], [[50.0, 50, 60, 61], [0, 0, 9, 9]]])
+
+
+@pytest.mark.parametrize("way", ["0", "1"])
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (torch.tensor([[3, 7], [-1, 2]]), r"batch_gt_labels\[1, 0\] is -1; classes are counted from 0"),
+        (torch.tensor([[3, 7], [1, 1.5]]), r"batch_gt_labels\[1, 1\] is 1.5; a whole number is expected"),
+        (torch.tensor([[[3], [7]], [[1], [2]]]), r"batch_gt_labels must have shape \(2, 2\), .*, got \(2, 2, 1\)"),
+        (torch.tensor([[3], [1]]), r"batch_gt_labels must have shape \(2, 2\), one for each box, got \(2, 1\)"),
+        ([[3, 7], [1, 2]], "batch_gt_labels must be a tensor, got list"),
+    ],
+)
+def test_labels_of_a_padded_batch(labels, said, way, monkeypatch):
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", way)
+    assigner = AscendMaxIoUAssigner(0.5, 0.4, on_nonfinite="raise")
+    with pytest.raises(va.AssignerInputError, match=rf"^AscendMaxIoUAssigner: {said}"):
+        assigner.assign(PRIORS, GTS, None, labels)
+
+
+@pytest.mark.parametrize("padding", [-1, 99])
+def test_labels_of_padding_are_not_looked_at(padding):
+    result = AscendMaxIoUAssigner(0.5, 0.4).assign(PRIORS, GTS, None, torch.tensor([[3, padding], [1, 2]]))
+    assert result.batch_pos_mask.tolist() == [[1, 0], [1, 1]]
+    assert result.batch_anchor_gt_labels.tolist() == [[3, 3], [2, 1]]
+
+
+def test_a_padded_batch_without_objects_or_priors():
+    regions, labels = torch.tensor([[[40.0, 40, 70, 70]]]).repeat(2, 1, 1), torch.zeros(2, 0)
+    assigner = AscendMaxIoUAssigner(0.5, 0.4, ignore_iof_thr=0.5)
+    result = assigner.assign(PRIORS, GTS[:, :0], regions, labels, batch_num_gts=[0, 0])
+    assert result.batch_pos_mask.sum() == 0
+    assert result.batch_neg_mask.tolist() == [[1, 0]] * 2
+    assert result.batch_max_overlaps.tolist() == [[0, -1]] * 2
+    assert result.batch_anchor_gt_labels.shape == result.batch_anchor_gt_indes.shape == (2, 2)
+    assert assigner.assign(PRIORS[:, :0], GTS).batch_neg_mask.shape == (2, 0)
+
+
+def test_priors_that_are_not_valid_may_hold_anything():
+    priors = PRIORS.clone()
+    priors[0, 1] = torch.tensor([9.0, 9, 0, float("nan")])
+    with pytest.raises(va.AssignerInputError, match=r"batch_bboxes\[0, 1, 3\] is nan"):
+        AscendMaxIoUAssigner(0.5, 0.4).assign(priors, GTS)
+    valid = torch.tensor([[1, 0], [1, 1]])
+    result = AscendMaxIoUAssigner(0.5, 0.4).assign(priors, GTS, batch_bboxes_ignore_mask=valid)
+    assert result.batch_pos_mask.tolist() == [[1, 0], [1, 1]]
+    with pytest.raises(va.AssignerInputError, match=r"batch_bboxes_ignore_mask must have shape \(2, 2\)"):
+        AscendMaxIoUAssigner(0.5, 0.4).assign(priors, GTS, batch_bboxes_ignore_mask=valid[:1])
 
 
 @pytest.mark.parametrize("with_valid", [True, False])

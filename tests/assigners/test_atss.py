@@ -7,9 +7,8 @@ import torch
 from mmengine.structures import InstanceData
 
 from scenes import anchors, drawn_objects
-from visdet_assigners import ATSSAssigner
+from visdet_assigners import ATSSAssigner, inputs
 from visdet_assigners.assigners.atss import atss
-from visdet_assigners.functional import inputs
 from visdet_assigners.functional.boxes import box_iou
 
 OBJECTS = [objects for objects in drawn_objects() if len(objects.boxes)]
@@ -211,7 +210,7 @@ def test_nine_candidates_where_nothing_is_said():
 
 
 def test_predictions_without_alpha_are_told_once(recwarn):
-    inputs.told.clear()
+    inputs.warned.clear()
     gt = InstanceData(bboxes=torch.ones(0, 4), labels=torch.zeros(0).long())
     boxes, scores = torch.zeros(1, 4), torch.zeros(1, 2)
     for fields in (dict(), dict(scores=scores), dict(bboxes=boxes)):

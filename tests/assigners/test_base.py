@@ -1,37 +1,57 @@
-"""What every assigner inherits: how arguments, fields, levels and options are read, and what is said of them."""
+"""What every assigner inherits: options, the order of arguments, overlaps, ignore regions."""
 
+import copy
+import inspect
 import math
-import warnings
 from types import SimpleNamespace as Instances
 
+import numpy as np
 import pytest
 import torch
 
 import visdet_assigners as va
-from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin, levels_by_name
-from visdet_assigners.functional import inputs
+from visdet_assigners import options
+from visdet_assigners.assigners.base import BaseAssigner, levels_by_name
+from visdet_assigners.assigners.dense import DenseAssigner
+from visdet_assigners.assignment import Assignment, all_negative
+from visdet_assigners.registry import REGISTERED
 
 BOXES = torch.tensor([[0.0, 0.0, 10.0, 10.0], [5.0, 0.0, 15.0, 10.0], [40.0, 40.0, 50.0, 50.0]])
+ASSIGNERS = [name for name, cls in REGISTERED.items() if issubclass(cls, BaseAssigner)]
 
 
-class Anything(OverlapMixin, BaseAssigner):
-    """Assigns nothing; its methods are what is tested."""
+class Anything(DenseAssigner):
+    """Makes the first prior positive for the first object."""
 
-    def assign(self, *args, **kwargs):
-        raise NotImplementedError
+    def __init__(self, topk: int = 9, **common):
+        super().__init__(**common)
+        self.topk = self.count_of("topk", topk)
+
+    def decide(self, image):
+        index = all_negative(len(image.fields["priors"]), image.gts)
+        return Assignment(index.index_fill(0, torch.tensor([0]), 0) if len(image.gts) else index)
 
 
 @pytest.fixture
 def anything():
-    inputs.told.clear()
     return Anything()
 
 
-@pytest.fixture
-def said():
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield lambda: [str(warning.message) for warning in caught]
+def test_an_assigner_is_a_few_lines(anything):
+    """Of what it reads and decides; reading, checks, batches and the result are inherited."""
+    gt = Instances(bboxes=BOXES[1:2], labels=torch.tensor([7]))
+    for result in (
+        anything.assign(Instances(priors=BOXES), gt),
+        anything.assign(Instances(priors=BOXES), [3], gt, None),  # as ATSSHead calls
+        anything.assign_batch([Instances(priors=BOXES)], [gt])[0],
+    ):
+        assert result.gt_inds.tolist() == [1, 0, 0]
+        assert result.labels.tolist() == [7, -1, -1]
+    with pytest.raises(va.AssignerInputError, match=r"^Anything: pred_instances.priors\[2, 0\] is nan"):
+        anything.assign(Instances(priors=BOXES.index_fill(0, torch.tensor([2]), math.nan)), gt)
+    anything.ignore_iof_thr = 0.5
+    result = anything.assign(Instances(priors=BOXES), gt, Instances(bboxes=BOXES[[0, 2]]))
+    assert result.gt_inds.tolist() == [1, 0, -1]  # a positive stays one, the second is covered by half alone
 
 
 def test_level_sizes_in_the_second_place():
@@ -41,6 +61,9 @@ def test_level_sizes_in_the_second_place():
     assert levels_by_name(("pred", (3,)), {}) == (("pred",), {"num_level_priors": (3,)})
     for args in (("pred", "gt"), ("pred",), (["pred"], ["gt"]), ("pred", [3, "gt"]), ("pred", "gt", [3, 4])):
         assert levels_by_name(args, {}) == (args, {})
+
+
+# ---------------------------------------------------------------------------------------------------------- options
 
 
 def test_options_as_they_come():
@@ -53,127 +76,95 @@ def test_options_as_they_come():
             Anything(memory_budget=wrong)
 
 
-def test_weights_are_finite(anything):
-    anything.check_weights(one=1.0, none=0)
-    for wrong in (math.nan, math.inf):
-        with pytest.raises(ValueError, match=f"^Anything: two is {wrong}; a finite number is needed"):
-            anything.check_weights(one=1.0, two=wrong)
+@pytest.mark.parametrize("name", ASSIGNERS)
+def test_signatures_have_all_options(name):
+    """For help, completion and checks of configs; the common ones are written once."""
+    parameters = inspect.signature(REGISTERED[name]).parameters
+    assert {"memory_budget", "compile", "deterministic", "on_nonfinite"} <= parameters.keys()
+    assert not {"self", "common", "args", "kwargs"} & parameters.keys()
 
 
-def test_shapes_of_fields(anything):
-    def read(value, kind):
-        return anything.read_as(Instances(field=value), "pred", "field", kind)
+def test_options_that_are_not_there_are_named_with_the_nearest():
+    with pytest.raises(va.AssignerInputError, match=r"^Anything: there is no option 'top_k'; did you mean topk\?"):
+        Anything(top_k=9)
+    with pytest.raises(TypeError, match="the options are topk, ignore_iof_thr, memory_budget, compile"):
+        Anything(zzz=9)
 
-    assert read(torch.zeros(3, 6), "boxes").shape == (3, 4)
-    assert read(torch.zeros(3, 6), "scores").shape == (3, 6)
-    assert read(torch.zeros(3, 2, 4), "groups").shape == (3, 2, 4)
-    for kind in ("scores", "probabilities"):
-        assert read(torch.zeros(3, 1), kind).shape == (3, 1)  # a single class
-    assert read(torch.zeros(0), "boxes").shape == (0, 4)
-    assert read(torch.zeros(0), "groups").shape == (0, 1, 4)
-    assert read(torch.zeros(0, 7), "scores").shape == (0, 7)
-    assert read(torch.ones(3, 4, dtype=torch.int16), "predicted").dtype == torch.float32
-    assert read(torch.ones(3, dtype=torch.uint8), "flags").dtype == torch.bool
-    assert read(torch.ones(3, 5, 5, dtype=torch.bool), "masks").dtype == torch.float32
-    for value, kind, shape in (
-        (torch.zeros(3, 3), "boxes", r"\(n, 4\), got \(3, 3\)"),
-        (torch.zeros(4), "boxes", r"\(n, 4\), got \(4,\)"),
-        (torch.zeros(3, 2), "points", r"\(n, 3\), got \(3, 2\)"),
-        (torch.zeros(3, 4), "groups", r"\(n, A, 4\), got \(3, 4\)"),
-        (torch.zeros(3, 1, 4), "boxes", r"\(n, 4\), got \(3, 1, 4\)"),
+
+def test_a_class_that_takes_any_option_is_asked_itself():
+    class Open(Anything):
+        def __init__(self, extra=1, **kwargs):
+            super().__init__(**{key: value for key, value in kwargs.items() if key != "mine"})
+
+    assert Open(mine=3, topk=2).topk == 2
+    with pytest.raises(TypeError, match="zzz"):
+        Open(zzz=1)
+
+
+def test_assigners_are_copied(anything):
+    assert copy.deepcopy(Anything(topk=3)).topk == 3
+    assert copy.deepcopy(va.ATSSAssigner(3)).num_candidates == 3
+
+
+@pytest.mark.parametrize("wrong", ["9", 9.0, 9.5, None, True, [9]])
+def test_whole_numbers(wrong):
+    with pytest.raises(TypeError, match=r"^Anything: topk is .*; a whole number is expected"):
+        Anything(topk=wrong)
+    assert Anything(topk=np.int64(9)).topk == 9
+
+
+def test_numbers():
+    for good in (1, 0.5, np.float32(0.5), torch.tensor(0.5)):
+        assert options.number("A", "alpha", good, least=0, most=1) is good
+    assert options.number("A", "end", math.inf, finite=False) == math.inf
+    for wrong in ("1", None, True, [1]):
+        with pytest.raises(TypeError, match=r"^A: alpha is .*; a number is expected"):
+            options.number("A", "alpha", wrong)
+    for wrong, text in (
+        (math.nan, "a finite number"),
+        (math.inf, "a finite number"),
+        (2, "must be at least 0 and at most 1"),
     ):
-        with pytest.raises(ValueError, match=f"^Anything: pred.field must have shape {shape}"):
-            read(value, kind)
+        with pytest.raises(ValueError, match=rf"^A: alpha is .*{text}"):
+            options.number("A", "alpha", wrong, least=0, most=1)
+    with pytest.raises(ValueError, match=r"^A: scale is 0; it must be above 0"):
+        options.number("A", "scale", 0, above=0)
 
 
-def test_numbers_of_objects_agree(anything):
-    gt = Instances(bboxes=BOXES, labels=torch.tensor([1, 2]))
-    with pytest.raises(ValueError, match=r"^Anything: gt_instances has 3 bboxes and 2 labels"):
-        anything.read_ground_truths(gt)
-    masks = Instances(masks=torch.ones(3, 2, 2))
-    anything.read_masks(masks, "masks", 3)
-    anything.read_masks(Instances(masks=torch.ones(0, 2, 2)), "masks", 3)  # none at all
-    with pytest.raises(ValueError, match=r"^Anything: gt_instances has 3 masks and 2 labels"):
-        anything.read_masks(masks, "masks", 2)
-    masks.masks[1, 0, 0] = math.nan
-    with pytest.raises(ValueError, match=r"^Anything: gt_instances.masks\[1, 0, 0\] is nan"):
-        anything.read_masks(masks, "masks", 3)
+def test_thresholds():
+    for good in (0.4, 1, (0.1, 0.4), [0, 0.4]):
+        assert options.threshold_band("A", "thr", good, most=1) is good
+    for wrong, error in (
+        ("0.4", TypeError),
+        (50, ValueError),
+        (-1, ValueError),
+        ((0.1,), ValueError),
+        ((0, 40), ValueError),
+    ):
+        with pytest.raises(error, match=r"^A: thr"):
+            options.threshold_band("A", "thr", wrong, most=1)
 
 
-@pytest.mark.parametrize("side", [2, 3])
-def test_an_object_of_no_area_is_told(anything, said, side):
-    boxes, labels = BOXES.clone(), torch.tensor([1, 2, 0])
-    anything.read_ground_truths(Instances(bboxes=boxes, labels=labels))
-    assert not said()
-    boxes[1, side] = boxes[1, side - 2]
-    for _ in range(2):
-        anything.read_ground_truths(Instances(bboxes=boxes, labels=labels))
-    (text,) = said()
-    assert text.startswith("Anything: gt_instances.bboxes[1] is [5.0, 0.0, ")
-    assert text.endswith("has no area; check the annotations")
+@pytest.mark.parametrize(
+    ("name", "options", "text"),
+    [
+        ("MaxIoUAssigner", dict(pos_iou_thr=50, neg_iou_thr=40), "pos_iou_thr is 50; it must be at most 1"),
+        ("GridAssigner", dict(pos_iou_thr=0.5, neg_iou_thr="0.4"), "neg_iou_thr is '0.4'; a number is expected"),
+        ("SimOTAAssigner", dict(center_radius=-1), "center_radius is -1; it must be at least 0"),
+        ("ATSSAssigner", dict(topk=9, alpha="0.8"), "alpha is '0.8'; a number is expected"),
+        ("PointAssigner", dict(scale=0), "scale is 0; it must be above 0"),
+        ("CenterRegionAssigner", dict(pos_scale=-0.2, neg_scale=0.2), "pos_scale is -0.2"),
+        ("RegionAssigner", dict(center_ratio=math.nan), "center_ratio is nan"),
+        ("ScaleRangeAssigner", dict(regress_ranges=[(0, "64")]), "regress_ranges is '64'"),
+        ("DynamicSoftLabelAssigner", dict(topk=13.0), "topk is 13.0; a whole number"),
+    ],
+)
+def test_options_of_each_kind(name, options, text):
+    with pytest.raises(va.AssignerInputError, match=f"^{name}: {text}"):
+        REGISTERED[name](**options)
 
 
-def test_an_object_that_is_taken_out_is_not_told_to_have_no_area(said):
-    inputs.told.clear()
-    boxes = torch.cat([BOXES, torch.full((1, 4), math.nan)])
-    Anything(on_nonfinite="replace").read_ground_truths(Instances(bboxes=boxes, labels=torch.zeros(4).long()))
-    (text,) = said()
-    assert "1 of 4 rows are not finite" in text
-
-
-@pytest.mark.parametrize("way", ["0", "1"])
-def test_inverted_predictions_can_be_compared(way, monkeypatch):
-    """Objects that are no boxes are taken out; what is predicted may be inverted."""
-    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", way)
-    monkeypatch.setattr(inputs, "_replaced", {})
-    inverted = BOXES.flip(1)
-    assigner = Anything(on_nonfinite="replace")
-    with inputs.called("Anything", []):
-        (read,) = assigner.read_predictions(Instances(bboxes=inverted), bboxes="predicted")
-        assert torch.equal(read, inverted)
-        assert va.replaced_counts() == {}
-        gts, _ = assigner.read_ground_truths(Instances(bboxes=inverted, labels=torch.tensor([0, 1, 2])))
-    assert inputs.taken_out(gts).all()
-    assert va.replaced_counts() == {("Anything", "gt_instances.bboxes"): 3}
-
-
-def test_nothing_new_where_nothing_is_wrong():
-    """On a CPU, where that is known."""
-    (read,) = Anything(on_nonfinite="replace").read_predictions(Instances(bboxes=BOXES), bboxes="predicted")
-    assert read.data_ptr() == BOXES.data_ptr()
-
-
-def test_regions_that_are_not_used_are_told(anything, said):
-    for regions in (None, Instances(bboxes=BOXES[:0])):
-        anything.without_regions(regions)
-    assert not said()
-    for _ in range(2):
-        anything.without_regions(Instances(bboxes=BOXES))
-    (text,) = said()
-    assert text.startswith("Anything: gt_instances_ignore has 3 regions, which are not used")
-
-
-def test_number_of_instances(anything):
-    assert anything.count(Instances(bboxes=BOXES)) == 3
-    assert anything.count(Instances(name="none")) == 0
-    assert anything.count([1, 2]) == 2
-
-
-def test_level_sizes(anything):
-    def read(sizes, level_ids=None):
-        pred = Instances() if level_ids is None else Instances(level_ids=torch.tensor(level_ids))
-        return anything.read_level_sizes(pred, sizes, 4)
-
-    assert read([1, 0, 3]) == [1, 0, 3]
-    assert read(None, [0, 2, 2, 2]) == [1, 0, 3]
-    with pytest.raises(ValueError, match="level_ids must ascend"):
-        read(None, [0, 1, 0, 1])
-    with pytest.raises(ValueError, match=r"^Anything: num_level_priors must be a list of level sizes, got Tensor"):
-        read(torch.tensor([1, 3]))
-    with pytest.raises(ValueError, match=r"^Anything: num_level_priors must be a list of level sizes, got int"):
-        read(4)
-    with pytest.raises(ValueError, match=r"sum\(num_level_priors\) is 5 but there are 4 priors"):
-        read([1, 4])
+# ---------------------------------------------------------------------------------------- overlaps and ignore regions
 
 
 def test_regions_are_off_unless_a_threshold_is_set(anything):
@@ -207,4 +198,4 @@ def test_overlaps_of_some_pairs(anything):
     found = anything.overlaps_at(BOXES, BOXES[:2], near)
     assert found.dtype == torch.float32
     assert torch.allclose(found, expected)
-    assert anything.reach is None
+    assert anything.measure.reach is None

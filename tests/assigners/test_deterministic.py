@@ -8,9 +8,8 @@ import torch
 import visdet_assigners as va
 from assigners.cases import CASES, all_equal, tensors_of_tied
 from visdet_assigners.functional import select
-from visdet_assigners.functional.blocks import set_memory_budget
-from visdet_assigners.functional.select import cheapest, largest_of_each, nearest_per_level, top
-from visdet_assigners.functional.ties import order_ties, ties_by_index
+from visdet_assigners.functional.select import cheapest, largest_of_each, nearest_per_level, ties_by_index, top
+from visdet_assigners.settings import set_memory_budget, using
 
 KINDS = ("grid", "duplicates", "centered", "piled")
 every_case = pytest.mark.parametrize("name", CASES)
@@ -78,14 +77,14 @@ def test_top_is_a_stable_sort_cut_off():
         values = torch.randint(-3, 4, (rows, columns), generator=g).float()
         values[values.abs() == 3] *= float("inf")
         for largest in (False, True):
-            with order_ties(by_index=True):
+            with using(deterministic=True):
                 for dim, table in ((1, values), (0, values.T)):
                     found, expected = top(table, count, dim, largest), by_sorting(table, count, dim, largest)
                     assert all(map(torch.equal, found, expected))
 
 
 def test_what_is_chosen_by_index():
-    with order_ties(by_index=True):
+    with using(deterministic=True):
         assert nearest_per_level(torch.ones(1, 10), [6, 4], 3).tolist() == [[0, 1, 2, 6, 7, 8]]
         assert largest_of_each(torch.ones(6), torch.tensor([1, 0, 1, 0, 1, 0]), 2, 2).tolist() == [[1, 3], [0, 2]]
         for counts in ([2, 1], torch.tensor([2, 1])):
@@ -105,9 +104,9 @@ def test_the_setting_of_a_call_of_the_package_and_of_the_environment(monkeypatch
     assert ties_by_index()
     va.set_deterministic(False)
     assert not ties_by_index()
-    with order_ties(by_index=True):
+    with using(deterministic=True):
         assert ties_by_index()
-        with order_ties(by_index=None):
+        with using(deterministic=None):
             assert not ties_by_index()
     va.set_deterministic(None)
     assert ties_by_index()

@@ -8,6 +8,7 @@ import torch
 
 import visdet_assigners as va
 from scenes import draw_boxes
+from visdet_assigners import inputs
 from visdet_assigners.assigners.atss import atss
 from visdet_assigners.assigners.center_region import center_region, scale_boxes
 from visdet_assigners.assigners.dynamic_soft_label import dynamic_soft_label
@@ -21,9 +22,10 @@ from visdet_assigners.assigners.sim_ota import sim_ota
 from visdet_assigners.assigners.task_aligned import task_aligned
 from visdet_assigners.assigners.topk_hungarian import topk_hungarian
 from visdet_assigners.assigners.uniform import uniform
-from visdet_assigners.functional import inputs, overlaps
-from visdet_assigners.functional.blocks import limit_memory
+from visdet_assigners.functional import overlaps
+from visdet_assigners.functional.validity import NOWHERE
 from visdet_assigners.registry import REGISTERED
+from visdet_assigners.settings import using
 
 BOX = torch.tensor([[0.0, 0.0, 16.0, 16.0]])
 LABELS = torch.tensor([1])
@@ -174,7 +176,7 @@ def test_thresholds_of_grid_that_are_met_exactly(blocks, device_path, monkeypatc
     responsible = torch.tensor([True, True, False, False, True])
 
     def found(*thresholds, **options):
-        with limit_memory(10**6 if blocks == 1 else 100):
+        with using(memory_budget=10**6 if blocks == 1 else 100):
             return grid(priors, BOX, responsible, *thresholds, **options).gt_index.tolist()
 
     none = dict(min_pos_iou=0.9)
@@ -190,26 +192,27 @@ def test_thresholds_of_uniform_that_are_met_exactly(device_path):
     """An anchor that overlaps its object by just enough counts; a prediction that overlaps another by 0.5 doesn't."""
     anchors = torch.tensor([[0.0, 0, 16, 8], [100, 100, 116, 116], [200, 200, 216, 216]])
     predicted = torch.tensor([[0.0, 0, 16, 16], [0, 0, 16, 8], [200, 200, 216, 216]])
-    found = uniform(anchors, predicted, BOX, 0.5, 0.5, match_times=1)
+    found = uniform(anchors, BOX, predicted, 0.5, 0.5, topk=1)
     assert found.gt_index.tolist() == [0, -1, -1]
-    assert uniform(anchors, predicted, BOX, 0.51, 0.5, match_times=1).gt_index.tolist() == [-2, -1, -1]
-    assert uniform(anchors, predicted, BOX, 0.5, 0.49, match_times=1).gt_index.tolist() == [0, -2, -1]
+    assert uniform(anchors, BOX, predicted, 0.51, 0.5, topk=1).gt_index.tolist() == [-2, -1, -1]
+    assert uniform(anchors, BOX, predicted, 0.5, 0.49, topk=1).gt_index.tolist() == [0, -2, -1]
 
 
 @every_way
 def test_an_object_that_is_taken_out_leaves_uniform_as_it_was(device_path):
     """Even where no overlap is asked for."""
+    decide = uniform.__wrapped__  # below the checks, which know no such boxes
     anchors = torch.tensor([[0.0, 0, 16, 8], [100, 100, 116, 116], [200, 200, 216, 216]])
-    gts = torch.cat([BOX, torch.full((1, 4), inputs.AWAY), anchors[2:]])
-    found = uniform(anchors, anchors, gts, 0.0, 0.7, match_times=1)
+    gts = torch.cat([BOX, torch.full((1, 4), NOWHERE), anchors[2:]])
+    found = decide(anchors, gts, anchors, 0.0, 0.7, topk=1)
     assert found.gt_index.tolist() == [0, -1, 2]
     counts = found.extras["pos_idx"].view(2, 3)  # of anchors and of predictions, for each object
     assert counts.tolist() == [[True, False, True]] * 2
     turned = anchors[[1, 0, 2]]  # the first is then nobody's, and stays background
-    assert uniform(turned, turned, gts, 0.0, 0.7, match_times=1).gt_index.tolist() == [-1, 0, 2]
+    assert decide(turned, gts, turned, 0.0, 0.7, topk=1).gt_index.tolist() == [-1, 0, 2]
     taken_out = anchors.clone()
-    taken_out[2] = -inputs.AWAY
-    found = uniform(taken_out, taken_out, gts[[0, 2]], 0.0, 0.7, match_times=3)
+    taken_out[2] = -NOWHERE
+    found = decide(taken_out, gts[[0, 2]], taken_out, 0.0, 0.7, topk=3)
     assert found.extras["pos_idx"].sum() == 8  # of three anchors and three predictions for each, the good ones
 
 
@@ -240,7 +243,7 @@ def test_sides_of_less_than_a_millionth_of_a_pixel():
     """They count as that: the point 3 pixels across is 3e6 sides away, the one 4 pixels down 2e6."""
     gt = torch.tensor([[0.0, 0.0, 5e-7, 2e-6]])
     points = torch.tensor([[3.0, 0.0, 8.0], [0.0, 4.0, 8.0]])
-    assert point(points, gt, [2], pos_num=1).gt_index.tolist() == [-1, 0]
+    assert point(points, gt, [2], topk=1).gt_index.tolist() == [-1, 0]
 
 
 # ------------------------------------------------------------------------------------------------------------ costs
@@ -270,7 +273,7 @@ def test_the_class_cost_of_sim_ota_is_weighted():
     boxes = torch.tensor([[0.0, 0, 16, 16], [0, 0, 16, 8]])
     scores = torch.tensor([[0.0, 0.5], [0.0, 0.9]])
     for weight, taken in ((1.0, 0), (3.0, 0), (4.0, 1)):  # 3 * log 2 = 2.08 against weight * log 1.8
-        found = sim_ota(POINT.repeat(2, 1), BOX, LABELS, boxes, scores, candidate_topk=1, cls_weight=weight)
+        found = sim_ota(POINT.repeat(2, 1), BOX, LABELS, boxes, scores, topk=1, cls_weight=weight)
         assert found.gt_index[taken] == 0
         assert found.gt_index[1 - taken] == -1
 
@@ -281,7 +284,7 @@ def test_an_object_of_no_area_gets_no_point_whose_costs_overflow(device_path):
     gts = torch.tensor([[100.0, 100.0, 100.0, 200.0], [0.0, 0.0, 900.0, 900.0], [0.0, 0.0, 900.0, 900.0]])
     points = torch.tensor([[1.0, 1.0, 8.0], [899.0, 1.0, 8.0]])
     boxes = torch.tensor([[0.0, 0.0, 900.0, 900.0]]).repeat(2, 1)
-    with limit_memory(1):
+    with using(memory_budget=1):
         found = dynamic_soft_label(points, gts, torch.tensor([0, 0, 1]), boxes, torch.zeros(2, 2))
     assert set(found.gt_index.tolist()) <= {1, 2}
 
@@ -330,7 +333,7 @@ def test_blocks_of_center_region(scales, min_pos_iof, monkeypatch):
     priors, gts = rows_of_boxes(80, 1), rows_of_boxes(12, 2)
     labels = torch.arange(len(gts)) % 3
     whole = center_region(priors, gts, labels, *scales, min_pos_iof, reach=None)
-    with limit_memory(2000):
+    with using(memory_budget=2000):
         parts = center_region(priors, gts, labels, *scales, min_pos_iof)
     assert torch.equal(whole.gt_index, parts.gt_index)
     assert torch.equal(whole.extras["shadowed_labels"], parts.extras["shadowed_labels"])
@@ -351,7 +354,7 @@ def test_blocks_of_region_without_a_grid(ratios, monkeypatch):
     monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", "1")
     whole = region(*args)
     monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", "0")
-    with limit_memory(2000):
+    with using(memory_budget=2000):
         parts = region(*args)
     assert torch.equal(whole.gt_index, parts.gt_index)
     assert len(whole.gt_index.unique()) > 5
@@ -367,15 +370,15 @@ def test_points_that_are_nearly_as_near(on_grid):
     for shift, expected in ((4e-6, 41), (-4e-6, 40), (0.0, 40)):
         center = torch.tensor([4 + shift, 8.0])  # between the points (0, 8) and (8, 8)
         gt = torch.cat([center - 16, center + 16])[None]
-        found = point(points, gt, [1600], pos_num=1)
+        found = point(points, gt, [1600], topk=1)
         assert (found.gt_index >= 0).nonzero().flatten().tolist() == [expected]
 
 
 def test_the_origin_of_maps_is_taken_off_before_distances():
     """At 2**21 pixels centres would be rounded to quarters."""
     far = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.25, 0.0, 10.5, 10.0], [0.0, 0.0, 10.25, 10.0]]) + 2.0**21
-    found = uniform(far[:2], far[:2], far[2:], 0.15, 0.7, match_times=1)
-    near = uniform(far[:2] - 2.0**21, far[:2] - 2.0**21, far[2:] - 2.0**21, 0.15, 0.7, match_times=1)
+    found = uniform(far[:2], far[2:], far[:2], 0.15, 0.7, topk=1)
+    near = uniform(far[:2] - 2.0**21, far[2:] - 2.0**21, far[:2] - 2.0**21, 0.15, 0.7, topk=1)
     assert found.gt_index.tolist() == near.gt_index.tolist() == [-2, 0]
 
 
@@ -419,7 +422,7 @@ def test_weights_are_numbers(name):
     "name", ["GridAssigner", "MultiInstanceAssigner", "AscendMaxIoUAssigner", "ApproxMaxIoUAssigner"]
 )
 def test_thresholds_that_cross_are_told(name, recwarn):
-    inputs.told.clear()
+    inputs.warned.clear()
     REGISTERED[name](pos_iou_thr=0.3, neg_iou_thr=0.4)
     assert f"{name}: neg_iou_thr 0.4 is above pos_iou_thr 0.3" in str(recwarn.list[0].message)
 
@@ -438,7 +441,7 @@ USELESS = {
 
 @pytest.mark.parametrize("name", USELESS)
 def test_regions_without_a_use_are_told(name, recwarn):
-    inputs.told.clear()
+    inputs.warned.clear()
     assigner, shared = REGISTERED[name](**NEEDED.get(name, {})), {}
     if name == "ScaleRangeAssigner":
         shared = dict(num_level_priors=[1])

@@ -10,8 +10,8 @@ from assigners.cases import DINO
 from scenes import Objects, draw_boxes, logits, proposals
 from visdet_assigners import HungarianAssigner, MaskHungarianAssigner, TopkHungarianAssigner
 from visdet_assigners.assigners.hungarian import hungarian
-from visdet_assigners.functional.blocks import limit_memory
 from visdet_assigners.match_costs import BaseMatchCost
+from visdet_assigners.settings import using
 from visdet_assigners.testing.measure import OperatorCounter
 
 META = dict(img_shape=(100, 200), img_path="street.jpg")
@@ -253,19 +253,26 @@ TERMS = {
 }
 
 
+def costs_of(terms, images):
+    """Batches of images and their costs."""
+    assigner = HungarianAssigner(terms)
+    return assigner.total_costs(assigner.read_images(images))
+
+
 @pytest.mark.parametrize("terms", TERMS)
 @pytest.mark.parametrize("budget", [1, 150_000, 2**28])
 def test_costs_of_many_images_are_those_of_each_to_the_last_bit(terms, budget, monkeypatch):
     monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", "1")
     assigner = HungarianAssigner(TERMS[terms])
-    with limit_memory(budget):
-        batches = assigner.total_costs(IMAGES, [gt.labels for _, gt, _ in IMAGES])
+    with using(memory_budget=budget):
+        images = assigner.read_images(IMAGES)
+        batches = assigner.total_costs(images)
     together = {1: [1, 1, 1, 1, 1], 150_000: [2, 1, 1, 1], 2**28: [3, 1, 1]}[budget]
     assert sorted((len(numbers) for numbers, _ in batches), reverse=True) == together
     assert sorted(number for numbers, _ in batches for number in numbers) == [0, 1, 2, 3, 4]
     for numbers, costs in batches:
         for number, cost in zip(numbers, costs, strict=True):
-            expected = assigner.total_cost(*IMAGES[number])
+            expected = assigner.total_cost(images[number])
             assert torch.equal(cost[:, : expected.shape[1]], expected)
             assert (cost[:, expected.shape[1] :] == 0).all()
 
@@ -274,22 +281,20 @@ def test_sizes_of_three_numbers_as_in_mmdet_2(monkeypatch):
     monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", "1")
     images = [IMAGES[0], IMAGES[4]]
     old = [(pred, gt, dict(img_shape=(*meta["img_shape"], 3))) for pred, gt, meta in images]
-    labels = [gt.labels for _, gt, _ in images]
-    ((_, costs),), ((_, expected),) = (HungarianAssigner(DINO).total_costs(some, labels) for some in (old, images))
+    ((_, costs),), ((_, expected),) = (costs_of(DINO, some) for some in (old, images))
     assert torch.equal(costs, expected)
 
 
 def test_masks_and_five_costs_are_worked_out_image_by_image(monkeypatch):
     monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", "1")
     images = [IMAGES[0], IMAGES[4]]
-    labels = [gt.labels for _, gt, _ in images]
 
     class HalfIoUCost(type(HungarianAssigner(dict(type="IoUCost")).match_costs[0])):
         """Might read anything."""
 
     for terms in ([*DINO, *TERMS["detr"][:2]], [HalfIoUCost()]):
-        assert len(HungarianAssigner(terms).total_costs(images, labels)) == 2
-    assert len(HungarianAssigner(DINO).total_costs(images, labels)) == 1
+        assert len(costs_of(terms, images)) == 2
+    assert len(costs_of(DINO, images)) == 1
 
 
 @pytest.mark.parametrize("make", [lambda: HungarianAssigner(DINO), lambda: TopkHungarianAssigner(2)])
@@ -438,10 +443,3 @@ def test_the_size_of_an_image_is_asked_for_by_costs_that_need_it():
     for terms in ([dict(type="BBoxL1Cost")], [dict(type="IoUCost"), dict(type="BBoxL1Cost")]):
         with pytest.raises(ValueError, match=r"img_meta\['img_shape'\] must be"):
             HungarianAssigner(terms).assign(pred, gt, img_meta={})
-
-
-def test_bytes_of_an_image():
-    """Eight matrices of the costs, and of the largest field."""
-    pred, gt, meta = IMAGES[0]
-    fields = HungarianAssigner(DINO)._fields((pred, gt, meta), 4)
-    assert fields.bytes_of(5) == 8 * (4 * 60 * 5 + pred.scores.nbytes)

@@ -6,12 +6,13 @@ import torch
 from mmengine.structures import InstanceData
 
 from scenes import anchors, drawn_objects, proposals
-from visdet_assigners import MaxIoUAssigner
-from visdet_assigners.assigners.max_iou import match_by_iou, max_iou, spread_repeated_boxes
-from visdet_assigners.functional import inputs, overlaps
-from visdet_assigners.functional.blocks import limit_memory
+from visdet_assigners import MaxIoUAssigner, inputs
+from visdet_assigners.assigners.max_iou import match_by_iou, max_iou
+from visdet_assigners.functional import overlaps
 from visdet_assigners.functional.boxes import box_iou
+from visdet_assigners.functional.jitter import spread_repeated_boxes
 from visdet_assigners.iou_calculators import BboxOverlaps2D
+from visdet_assigners.settings import using
 
 OBJECTS = [objects for objects in drawn_objects() if len(objects.boxes)]
 
@@ -122,7 +123,7 @@ def test_positives_outside_their_object_can_be_ignored(batched):
         assigner = MaxIoUAssigner(**thresholds, ignore_outside_gt=True)
         result = assigner.assign(pred, sizes, objects.instances)  # the order of ATSSHead's call
         if batched:
-            (result,) = assigner.assign_images([pred], [objects.instances])
+            (result,) = assigner.assign_batch([pred], [objects.instances])
         expected = usual.gt_inds.tolist()
         for row, number in enumerate(expected):
             if number > 0:
@@ -182,7 +183,7 @@ def test_an_overlap_that_is_a_threshold_in_blocks(pos_iou_thr, monkeypatch):
     corner = torch.arange(0.0, 2000.0, 10.0)
     priors = torch.stack([corner, 0 * corner, corner + 10, 0 * corner + 10], dim=1)
     gts = torch.tensor([[500.0, 0, 510, 5], [1000, 0, 1010, 5], [0, 0, 10, 5]])
-    with limit_memory(100):
+    with using(memory_budget=100):
         found = max_iou(priors, gts, pos_iou_thr, 0.3, match_low_quality=False)
     rest = 0 if pos_iou_thr == 0 else -1
     expected = torch.full((200,), rest)
@@ -191,7 +192,7 @@ def test_an_overlap_that_is_a_threshold_in_blocks(pos_iou_thr, monkeypatch):
 
 
 def test_thresholds_that_cross_are_told_once(recwarn):
-    inputs.told.clear()
+    inputs.warned.clear()
     for _ in range(2):
         MaxIoUAssigner(0.5, 0.5)
         MaxIoUAssigner(0.5, (0.1, 0.5))

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from visdet_assigners.assigners.memory import moved, within_memory
-from visdet_assigners.functional.blocks import checked_budget, limit_memory, memory_budget, set_memory_budget
+from visdet_assigners.assigners.calling import assigner_method, to_device
+from visdet_assigners.settings import checked_budget, memory_budget, set_memory_budget, using
 
 RUN = """
 import json, re, sys, warnings
@@ -59,7 +59,7 @@ def test_the_budget_of_a_call_of_the_package_and_of_the_environment(monkeypatch)
     assert memory_budget() == 1000
     set_memory_budget(2000)
     assert memory_budget() == 2000
-    with limit_memory(3000):
+    with using(memory_budget=3000):
         assert memory_budget() == 3000
     set_memory_budget(None)
     monkeypatch.delenv("VISDET_ASSIGNERS_MEMORY_BUDGET")
@@ -79,12 +79,13 @@ class Full:
     """Its work fits no device before its blocks are as small as it says."""
 
     deterministic = memory_budget = None
-    told_of_memory = False
+    keeps_gradient = False
+    warned_of_memory = False
 
     def __init__(self, fits):
         self.fits, self.tried = fits, []
 
-    @within_memory
+    @assigner_method
     def assign(self, boxes):
         self.tried.append(memory_budget())
         if memory_budget() > self.fits and len(self.tried) < 6:
@@ -105,7 +106,7 @@ class Full:
 def test_half_the_budget_on_a_full_device(budget, fits, tried):
     """In megabytes; smaller blocks than one free nothing that matters."""
     full = Full(fits * 2**20)
-    with limit_memory(int(budget * 2**20)), warnings.catch_warnings(record=True) as said:
+    with using(memory_budget=int(budget * 2**20)), warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         for _ in range(2):
             full.tried.clear()
@@ -119,7 +120,7 @@ def test_half_the_budget_on_a_full_device(budget, fits, tried):
 def test_whatever_holds_tensors_is_copied_to_another_device():
     boxes = torch.zeros(2, 4)
     instances = SimpleNamespace(boxes=boxes, name="a", more=[boxes, {"inner": (boxes, 3)}], kind=SimpleNamespace)
-    there = moved(instances, "meta")
+    there = to_device(instances, "meta")
     (first, second), kind = there.more, there.kind
     assert {each.device.type for each in (there.boxes, first, second["inner"][0])} == {"meta"}
     assert (there.name, second["inner"][1], kind) == ("a", 3, SimpleNamespace)

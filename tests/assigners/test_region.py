@@ -17,7 +17,7 @@ META = dict(img_shape=OBJECTS.image)
 def test_region_takes_no_ignore_regions():
     pred = CASES["RegionAssigner"].pred(OBJECTS)
     arguments = (pred, OBJECTS.instances, META, [(1, 1)], [len(pred)], 8, [8])
-    with pytest.raises(ValueError, match="gt_instances_ignore has 2 boxes; the method defines no ignore regions"):
+    with pytest.raises(ValueError, match="has 2 boxes; the method defines no ignore regions; set ignore_iof_thr"):
         RegionAssigner().assign(*arguments, OBJECTS.ignore)
     RegionAssigner().assign(*arguments, OBJECTS.ignore[:0])
 

@@ -47,7 +47,7 @@ def test_the_targets_of_mmdets_head(radius):
         points = torch.cat(points)[positive]
         assert torch.equal(torch.cat([points - own[:, :2], own[:, 2:] - points], dim=1), distances[positive])
         positives += int(positive.sum())
-    assert positives > 500
+    assert positives > 400  # of the drawn scenes alone
 
 
 def test_mistakes_are_told():

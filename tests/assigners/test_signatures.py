@@ -16,7 +16,7 @@ ASSIGNERS = [name for name, cls in REGISTERED.items() if issubclass(cls, va.Base
 
 
 def defaults(function) -> dict:
-    """Parameters that may be left out, with their values."""
+    """Parameters of a function or of a class that may be left out, with their values."""
     parameters = inspect.signature(function).parameters.values()
     return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
 
@@ -25,7 +25,9 @@ def defaults(function) -> dict:
 def test_what_may_be_left_out_is_as_in_mmdet(name):
     for method in ("__init__", "assign", "__call__"):
         theirs = defaults(getattr(MMDET[name], method, object.__init__))
-        ours = defaults(getattr(REGISTERED[name], method, object.__init__))
+        ours = defaults(
+            REGISTERED[name] if method == "__init__" else getattr(REGISTERED[name], method, object.__init__)
+        )
         for parameter, value in theirs.items():
             assert parameter in ours, (method, parameter)
             if not isinstance(value, dict):  # the configs of calculators and costs, which tests of their own compare
@@ -35,7 +37,7 @@ def test_what_may_be_left_out_is_as_in_mmdet(name):
 @pytest.mark.parametrize("name", ASSIGNERS)
 def test_functions_have_the_defaults_of_their_class(name):
     cls = REGISTERED[name]
-    of_class = defaults(cls.__init__)
+    of_class = defaults(cls)
     for function in vars(importlib.import_module(cls.__module__)).values():
         if inspect.isfunction(function) and function.__module__ == cls.__module__:
             shared = {parameter: of_class.get(parameter, value) for parameter, value in defaults(function).items()}
@@ -43,11 +45,11 @@ def test_functions_have_the_defaults_of_their_class(name):
 
 
 def test_defaults_of_functions_that_their_class_does_not_have():
-    """Those that say something: thresholds, numbers, and 0 pixels up to which boxes overlap by IoU."""
+    """Those that say something: thresholds, numbers; ``topk`` is what classes call as mmdet does."""
     found = {}
     for name in ASSIGNERS:
         cls = REGISTERED[name]
-        of_class = defaults(cls.__init__)
+        of_class = defaults(cls)
         for function in vars(importlib.import_module(cls.__module__)).values():
             if inspect.isfunction(function) and function.__module__ == cls.__module__:
                 own = {key: value for key, value in defaults(function).items() if isinstance(value, (int, float))}
@@ -58,9 +60,12 @@ def test_defaults_of_functions_that_their_class_does_not_have():
         "task_aligned.alpha": 1.0,
         "task_aligned.beta": 6.0,
         "classification_targets.eps": 1e-7,
-        "spread_repeated_boxes.iou_thr": 0.97,
-        "spread_repeated_boxes.perm_range": 0.01,
-        **{f"{name}.reach": 0.0 for name in ("center_region", "grid", "task_aligned", "uniform")},
+        "sim_ota.topk": 10,
+        "uniform.topk": 4,
+        "point.topk": 3,
+        "center_region.reach": 0.0,  # pixels up to which boxes overlap by IoU
+        "atss_of_images.whole": False,  # in blocks
+        "match_candidates.blockwise": True,
     }
 
 
@@ -82,7 +87,7 @@ def test_exponents_of_the_alignment_wherever_they_may_be_left_out():
 
 def test_the_scale_ranges_are_those_of_fcos():
     theirs = defaults(FCOSHead.__init__)["regress_ranges"]
-    ours = defaults(va.ScaleRangeAssigner.__init__)
+    ours = defaults(va.ScaleRangeAssigner)
     for ranges in (ours["regress_ranges"], scale_range.RANGES):
         assert [tuple(min(end, 1e8) for end in ends) for ends in ranges] == list(theirs)
     assert ours["center_sample_radius"] == defaults(FCOSHead.__init__)["center_sample_radius"]
@@ -90,16 +95,16 @@ def test_the_scale_ranges_are_those_of_fcos():
 
 
 def test_ascend_max_iou_and_multi_instance_have_the_defaults_of_max_iou():
-    plain = defaults(va.MaxIoUAssigner.__init__)
+    plain = defaults(va.MaxIoUAssigner)
     for cls in (va.ApproxMaxIoUAssigner, va.AscendMaxIoUAssigner, va.MultiInstanceAssigner):
-        own = {name: value for name, value in defaults(cls.__init__).items() if name in plain}
+        own = {name: value for name, value in defaults(cls).items() if name in plain}
         assert own == {name: plain[name] for name in own}
 
 
 @pytest.mark.parametrize("name", ASSIGNERS)
 def test_what_all_assigners_take_is_off_or_left_to_the_package(name):
     common = dict(memory_budget=None, compile=False, deterministic=None, on_nonfinite=None)
-    assert common.items() <= defaults(REGISTERED[name].__init__).items()
+    assert common.items() <= defaults(REGISTERED[name]).items()
 
 
 @pytest.mark.parametrize("name", ASSIGNERS)

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 
 from scenes import drawn_objects, logits, points, predicted_boxes
 from visdet_assigners.assigners.sim_ota import near_and_inside, sim_ota
-from visdet_assigners.functional.blocks import limit_memory
 from visdet_assigners.functional.costs import one_hot_cost
 from visdet_assigners.functional.select import cheapest, dynamic_k
+from visdet_assigners.settings import using
 
 OBJECTS = [objects for objects in drawn_objects() if len(objects.boxes)]
 
@@ -63,7 +63,7 @@ def test_class_cost_is_the_one_hot_entropy_to_the_last_bit(num_classes, num_gts,
     labels = torch.randint(num_classes, (num_gts,), generator=g)
     target = F.one_hot(labels, num_classes).float().expand(37, -1, -1)
     full = F.binary_cross_entropy(scores[:, None].repeat(1, num_gts, 1), target, reduction="none").sum(-1)
-    with limit_memory(budget):
+    with using(memory_budget=budget):
         assert torch.equal(one_hot_cost(scores, labels), full)
 
 

@@ -8,6 +8,7 @@ from scenes import anchors, drawn_objects, predicted_boxes
 from visdet_assigners import TaskAlignedAssigner
 from visdet_assigners.assigners.task_aligned import task_aligned
 from visdet_assigners.functional.boxes import box_iou
+from visdet_assigners.functional.overlaps import Measure
 
 MIXED = [
     objects for objects in drawn_objects() if objects.name.startswith(("mixed", "twice")) and len(objects.boxes) > 2
@@ -22,7 +23,7 @@ def centred(count):
 def decide(priors, gts, scores, iou, **numbers):
     """The assignment under given overlaps (N, M), every ground truth being of a class of its own."""
     labels, boxes = torch.arange(len(gts)), torch.zeros(len(priors), 4)
-    return task_aligned(priors, gts, labels, boxes, scores, overlaps=lambda *_: iou.T, reach=None, **numbers)
+    return task_aligned(priors, gts, labels, boxes, scores, measure=Measure(lambda *_: iou.T), **numbers)
 
 
 def test_alignment_by_hand():

@@ -258,6 +258,18 @@ def test_heads_that_do_not_fit_the_pyramid(changes, message):
         losses_of(model, images())
 
 
+def test_branches_with_other_classes_than_the_detector():
+    """Fewer would take a class for background, or be out of bounds: 'Target 3 is out of bounds'."""
+    with pytest.raises(
+        ValueError, match=r"aux_branches\[1\].head: ATSSHead has num_classes=2, the detector's bbox_head 80"
+    ):
+        build_co("refined", [dense("retina"), dense("atss", num_classes=2)])
+    roi = FASTER_RCNN["roi"]
+    other = dict(FASTER_RCNN, roi=dict(roi, bbox_head=dict(roi["bbox_head"], num_classes=4)))
+    with pytest.raises(ValueError, match=r"aux_branches\[0\].roi.bbox_head: \w+ has num_classes=4"):
+        build_co("refined", [other])
+
+
 def test_what_is_no_head():
     with pytest.raises(TypeError, match="Shared2FCBBoxHead is no dense head"):
         build_co("refined", [dict(type="AuxDenseBranch", head=dict(type="Shared2FCBBoxHead"))])

@@ -53,6 +53,8 @@ def test_the_config_of_the_plain_detector(model):
     assert type(stripped) is type(collaborative)
     assert stripped == plain_config("refined")
     build(stripped).load_state_dict(strip_auxiliary(model.state_dict()))
+    collaborative["type"] = type(model)  # as in a pure-Python config
+    assert strip_config(collaborative) == stripped
 
 
 def test_what_has_nothing_to_strip():

@@ -1,6 +1,5 @@
 """Every config builds, with our assigners throughout; the large ones change nothing else; the small ones train."""
 
-import importlib.util
 import json
 import re
 import sys
@@ -21,7 +20,8 @@ from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-ROOT = Path(__file__).parents[2]
+from toolbox import ROOT, load_tool
+
 CONFIGS = {str(p.relative_to(ROOT / "configs")): p for p in sorted((ROOT / "configs").glob("[!_]*/*.py"))}
 FAMILIES = sorted({Path(name).parent.name for name in CONFIGS})
 # Configs of mmdet's own size, and the config of mmdet that each inherits.
@@ -54,9 +54,7 @@ TRAINED = {
     for family in FAMILIES
 }
 
-spec = importlib.util.spec_from_file_location("make_shapes", ROOT / "tools" / "make_shapes.py")
-make_shapes = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(make_shapes)
+make_shapes = load_tool("make_shapes")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -3,19 +3,9 @@
 import pytest
 import torch
 
-from visdet_assigners.functional import blocks
-from visdet_assigners.functional.blocks import (
-    CACHE,
-    DEFAULT_BUDGET,
-    bounding_boxes,
-    checked_budget,
-    limit_memory,
-    memory_budget,
-    set_memory_budget,
-    split,
-    static_shapes,
-    touching,
-)
+from visdet_assigners import settings
+from visdet_assigners.functional.blocks import CACHE, bounding_boxes, split, static_shapes, touching
+from visdet_assigners.settings import DEFAULT_BUDGET, checked_budget, memory_budget, set_memory_budget, using
 
 CPU = torch.device("cpu")
 
@@ -28,29 +18,29 @@ def sizes(count, **kwargs):
 def test_blocks_fit_the_budget_and_on_a_cpu_the_cache(way, monkeypatch):
     monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", way)
     assert static_shapes(CPU) == (way == "1")
-    with limit_memory(1000):
+    with using(memory_budget=1000):
         assert sizes(0, bytes_each=10) == []
         assert sizes(250, bytes_each=10) == [100, 100, 50]
         assert sizes(3, bytes_each=1001) == [1, 1, 1]
         assert sizes(3, bytes_each=0) == [3]
         assert sizes(5, bytes_each=500, least=4) == [2, 2, 1]  # the budget comes first
-    with limit_memory(10 * CACHE):
+    with using(memory_budget=10 * CACHE):
         assert sizes(25, bytes_each=CACHE) == ([1] * 25 if way == "0" else [10, 10, 5])
         assert sizes(25, bytes_each=CACHE, least=4) == ([4] * 6 + [1] if way == "0" else [10, 10, 5])
         assert sizes(25, bytes_each=CACHE // 5, least=4) == ([5] * 5 if way == "0" else [25])
 
 
 def test_blocks_of_single_bytes():
-    with limit_memory(1000):
+    with using(memory_budget=1000):
         assert sizes(1000, bytes_each=1) == [1000]
-    with limit_memory(10 * CACHE):
+    with using(memory_budget=10 * CACHE):
         assert sizes(CACHE, bytes_each=1) == [CACHE]
 
 
 def test_what_is_traced_has_one_block(monkeypatch):
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     assert static_shapes(CPU)
-    with limit_memory(10):
+    with using(memory_budget=10):
         assert split(7, 1000, CPU) == [slice(0, 7)]
 
 
@@ -69,7 +59,7 @@ def test_whose_budget_counts(monkeypatch):
     set_memory_budget(2000)
     try:
         assert memory_budget() == 2000
-        with limit_memory(1000):
+        with using(memory_budget=1000):
             assert memory_budget() == 1000
         assert memory_budget() == 2000
     finally:
@@ -82,7 +72,7 @@ def test_whose_budget_counts(monkeypatch):
     for wrong in (0, -1):
         with pytest.raises(ValueError, match=f"budget is {wrong}"):
             set_memory_budget(wrong)
-    assert blocks._of_package is None
+    assert settings._of_package.memory_budget is None
 
 
 def test_boxes_around_blocks():

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from visdet_assigners.assigners import point, region
-from visdet_assigners.functional.blocks import limit_memory
 from visdet_assigners.functional.grids import Grid, crossings, grid_of
+from visdet_assigners.settings import using
 
 
 def points_of(columns, rows):
@@ -56,9 +56,9 @@ def test_points_near_extreme_boxes_are_those_of_a_search_through_all(monkeypatch
     x, y = points_of([8.0 * column for column in range(50)], [8.0 * row for row in range(40)])
     points = torch.stack([x, y, torch.full_like(x, 8.0)], dim=1)
     gts = extreme_boxes()
-    found = point.point(points, gts, [len(points)], pos_num=1).gt_index
+    found = point.point(points, gts, [len(points)], topk=1).gt_index
     monkeypatch.setattr(point, "grid_of", lambda x, y: None)
-    assert torch.equal(point.point(points, gts, [len(points)], pos_num=1).gt_index, found)
+    assert torch.equal(point.point(points, gts, [len(points)], topk=1).gt_index, found)
     assert (found >= 0).sum() > 30
 
 
@@ -70,7 +70,7 @@ def test_regions_of_extreme_boxes_are_those_of_a_search_through_all(budget, monk
         anchors.append(torch.stack([x - 4 * stride, y - 4 * stride, x + 4 * stride, y + 4 * stride], dim=1))
         sizes.append(len(x))
     settings = (torch.cat(anchors), extreme_boxes(), sizes, shapes, strides, 8, 0.3, 0.6)
-    with limit_memory(budget):
+    with using(memory_budget=budget):
         found = region.region(*settings).gt_index
     monkeypatch.setattr(region, "grid_of", lambda x, y: None)
     assert torch.equal(region.region(*settings).gt_index, found)

@@ -73,11 +73,26 @@ def test_what_is_not_finite_raises_where_nothing_else_is_said(way, monkeypatch):
         with pytest.raises(InvalidCostError, match="the costs of problem 2 of 3 contain invalid") as error:
             call()
         assert error.value.problem == 2
-    assert ways[0](replaces=True)[1].sort().values.tolist() == [[0, 1], [0, 1]]
-    rows, columns = ways[1](replaces=True)[2]
+    told = []
+    assert ways[0](tolerate=told.append)[1].sort().values.tolist() == [[0, 1], [0, 1]]
+    rows, columns = ways[1](tolerate=told.append)[2]
     assert (rows.tolist(), columns.tolist()) == ([0, 1], [0, 1])  # around the pair (0, 1)
+    assert [each.tolist().count(False) for each in told] == [1, 1]
     with pytest.raises(InvalidCostError, match="the costs contain invalid"):
         matched_columns([costs[1][1:]], [[2]])
+
+
+@pytest.mark.parametrize("way", ["0", "1"])
+def test_rows_that_are_never_matched(way, monkeypatch):
+    """However cheap they are, and even where columns are left over."""
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", way)
+    cost = torch.tensor([[[-9.0, -9.0], [1.0, 3.0], [2.0, 1.0]], [[-9.0, -9.0], [-9.0, -9.0], [5.0, 4.0]]])
+    never = torch.tensor([[True, False, False], [True, True, False]])
+    assert matched_columns([cost], [[2, 2]], None, [never])[0].tolist() == [[-1, 0, 1], [-1, -1, 1]]
+    pairs = repeated_assignments([cost, cost], [[2, 2]] * 2, [2, 1] * 2, None, [never, None])
+    assert [rows.tolist() for rows, _ in pairs] == [[1, 2], [2], [0, 1, 2], [0, 1]]
+    with pytest.raises(InvalidCostError):  # what is wrong elsewhere is told all the same
+        matched_columns([torch.full_like(cost, float("nan"))], [[2, 2]], None, [never])
 
 
 def test_padding_is_not_matched():

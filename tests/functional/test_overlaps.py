@@ -5,9 +5,10 @@ import torch
 
 from scenes import draw_boxes
 from visdet_assigners.functional import overlaps as module
-from visdet_assigners.functional.blocks import limit_memory
 from visdet_assigners.functional.boxes import box_overlaps
 from visdet_assigners.functional.overlaps import (
+    IOU,
+    Measure,
     best_ground_truths,
     best_priors,
     near_blocks,
@@ -16,6 +17,7 @@ from visdet_assigners.functional.overlaps import (
     overlaps_of_pairs,
     table_of,
 )
+from visdet_assigners.settings import using
 
 IMAGE = (240, 320)
 
@@ -34,7 +36,7 @@ def way(request, monkeypatch):
     """Both ways, in blocks of a few priors each."""
     monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", str(int(request.param == "device")))
     monkeypatch.setattr(module, "LEAST", 8)
-    with limit_memory(500):
+    with using(memory_budget=500):
         yield request.param
 
 
@@ -43,7 +45,7 @@ def way(request, monkeypatch):
 @pytest.mark.parametrize("reach", [0.0, None])
 def test_best_of_priors_and_of_ground_truths(way, seed, per_prior, reach):
     candidates, gts, whole = gather(seed, per_prior=per_prior)
-    table = overlap_table(candidates, gts, box_overlaps, reach)
+    table = overlap_table(candidates, gts, Measure(box_overlaps, reach, True))
     assert len(table.blocks) > 3
     quality, first, best = best_ground_truths(table)
     assert torch.equal(quality, whole.amax(0))
@@ -63,7 +65,7 @@ def test_ground_truths_take_their_best_priors(way, seed, share):
     gts = torch.cat([gts, gts[2:4]])
     whole = box_overlaps(gts, candidates[:, 0])
     allowed = torch.arange(len(gts)) != 1
-    table = overlap_table(candidates, gts, box_overlaps, 0.0)
+    table = overlap_table(candidates, gts)
     takers = best_priors(table, best_ground_truths(table)[2], allowed, share)
     expected = torch.full((len(candidates),), -1)
     for gt in range(len(gts)):
@@ -78,7 +80,7 @@ def test_ignored_priors_overlap_nothing(way):
     far = torch.tensor([[[900.0, 900, 910, 910]]]).expand(20, 1, 4)  # blocks that nothing is near
     candidates = torch.cat([candidates, far])
     ignored = torch.arange(len(candidates)) % 4 == 0
-    table = overlap_table(candidates, gts, box_overlaps, 0.0, ignored)
+    table = overlap_table(candidates, gts, IOU, ignored)
     quality, first, best = best_ground_truths(table, least=0.0)
     expected = torch.cat([whole.amax(0), torch.zeros(20)]).masked_fill(ignored, -1)
     assert torch.equal(quality, expected)
@@ -98,8 +100,8 @@ def test_without_blocks_the_table_is_the_matrix():
 def test_pairs_that_overlap(monkeypatch):
     monkeypatch.setattr(module, "LEAST", 8)
     candidates, gts, whole = gather(5)
-    with limit_memory(500):
-        rows, columns, values = overlapping_pairs(overlap_table(candidates, gts, box_overlaps, 0.0))
+    with using(memory_budget=500):
+        rows, columns, values = overlapping_pairs(overlap_table(candidates, gts))
     expected = (whole > 0).nonzero()
     order = (rows * len(candidates) + columns).argsort()
     assert torch.equal(torch.stack([rows, columns], 1)[order], expected)
@@ -109,7 +111,7 @@ def test_pairs_that_overlap(monkeypatch):
 def test_far_ground_truths_are_left_out_of_blocks(monkeypatch):
     monkeypatch.setattr(module, "LEAST", 8)
     candidates, gts, whole = gather(6)
-    with limit_memory(500):
+    with using(memory_budget=500):
         blocks = near_blocks(candidates, gts, 4, 0.0)
         everything = near_blocks(candidates, gts, 4, None)
     assert len(blocks) > 3
@@ -131,7 +133,7 @@ def test_boxes_within_reach_are_kept(reach, monkeypatch):
     """As for a calculator that sees boxes apart."""
     monkeypatch.setattr(module, "LEAST", 8)
     candidates, gts, _ = gather(8)
-    with limit_memory(500):
+    with using(memory_budget=500):
         blocks = near_blocks(candidates, gts, 4, reach)
     assert any(len(block.columns) < len(gts) for block in blocks)
     for block in blocks:
@@ -144,8 +146,8 @@ def test_a_batch_of_images_whose_priors_have_several_boxes(monkeypatch):
     monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", "1")
     scenes = [gather(seed, per_prior=3) for seed in (9, 10)]
     candidates, gts = (torch.stack([scene[part] for scene in scenes]) for part in (0, 1))
-    with limit_memory(5000):
-        quality, first, best = best_ground_truths(overlap_table(candidates, gts, box_overlaps))
+    with using(memory_budget=5000):
+        quality, first, best = best_ground_truths(overlap_table(candidates, gts, Measure(box_overlaps, None, True)))
     for image, (_, _, whole) in enumerate(scenes):
         assert torch.equal(quality[image], whole.amax(0))
         assert torch.equal(first[image], whole.argmax(0))

@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from visdet_assigners.functional import lsap
-from visdet_assigners.functional.blocks import limit_memory, split
+from visdet_assigners.functional.blocks import split
 from visdet_assigners.functional.lsap import linear_assignment
 from visdet_assigners.functional.overlaps import best_ground_truths, best_priors, table_of
 from visdet_assigners.functional.resolve import keep_best, last_claim, match_dynamic_k
 from visdet_assigners.functional.select import cheapest, dynamic_k, largest_of_each, nearest_per_level
-from visdet_assigners.functional.ties import order_ties
+from visdet_assigners.settings import using
 
 seeds = st.integers(0, 10**6)
 
@@ -98,7 +98,7 @@ def test_dynamic_k_matching(seed, num_priors, num_gts, topk):
     masked = cost.masked_fill(~allowed, float("inf"))
     expected = [masked[prior].argmin().item() if gt is None else gt for prior, gt in enumerate(expected)]
     for budget in (1, 10**9):
-        with limit_memory(budget):
+        with using(memory_budget=budget):
             matched, matched_iou = match_dynamic_k(
                 lambda block: iou.T[block],
                 lambda block, _: cost.T[block].clone(),
@@ -145,7 +145,7 @@ def test_many_problems_are_solved_as_one_by_one(way, threaded, monkeypatch):
 
 @given(st.integers(0, 50), st.integers(1, 100), st.integers(1, 300))
 def test_blocks_cover_all_rows_once(num_rows, bytes_per_row, budget):
-    with limit_memory(budget):
+    with using(memory_budget=budget):
         slices = split(num_rows, bytes_per_row, torch.device("cpu"))
     assert [row for piece in slices for row in range(num_rows)[piece]] == list(range(num_rows))
     assert all(
@@ -158,7 +158,7 @@ def test_blocks_cover_all_rows_once(num_rows, bytes_per_row, budget):
 def test_a_prior_that_two_want_at_the_same_cost_goes_to_the_first(way, budget, monkeypatch):
     monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", way)
     iou, cost = torch.full((3, 4), 0.6), torch.tensor([[5.0, 1.0, 2.0, 2.0]]).expand(3, 4)
-    with limit_memory(budget):
+    with using(memory_budget=budget):
         gt_index, quality = match_dynamic_k(
             lambda block: iou[block].clone(),
             lambda block, _: cost[block].clone(),
@@ -191,7 +191,7 @@ def test_the_largest_of_each_owner(count):
     """Rows of an owner that has fewer are followed by the number of values, which is none of them."""
     values, owners = torch.tensor([5.0, 1.0, 7.0, 5.0, 2.0]), torch.tensor([1, 3, 1, 1, 0])
     for by_index in (True, False):
-        with order_ties(by_index):
+        with using(deterministic=by_index):
             found = largest_of_each(values, owners, 4, count)
         expected = torch.tensor([[4, 5, 5], [2, 0, 3], [5, 5, 5], [1, 5, 5]])
         if by_index:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from visdet_assigners.functional.ties import order_ties, set_deterministic, ties_by_index
+from visdet_assigners.functional.select import ties_by_index
+from visdet_assigners.settings import set_deterministic, using
 
 
 @pytest.fixture(autouse=True)
@@ -18,11 +19,11 @@ def test_who_says(monkeypatch):
     assert ties_by_index()
     set_deterministic(False)
     assert not ties_by_index()
-    with order_ties(True):
+    with using(deterministic=True):
         assert ties_by_index()
-        with order_ties(False):
+        with using(deterministic=False):
             assert not ties_by_index()
-        with order_ties(None):
+        with using(deterministic=None):
             assert not ties_by_index()  # as the package says
         assert ties_by_index()
     assert not ties_by_index()
@@ -31,6 +32,6 @@ def test_who_says(monkeypatch):
 
 
 def test_an_error_ends_it_too():
-    with pytest.raises(KeyError), order_ties(True):
+    with pytest.raises(KeyError), using(deterministic=True):
         raise KeyError
     assert not ties_by_index()

@@ -19,7 +19,6 @@ from visdet_assigners.observe.detector import (
     assignments,
     build_model,
     check_detector,
-    class_names,
     load_item,
     objects_of,
     picture_path,
@@ -184,18 +183,6 @@ def test_a_mean_for_videos_is_taken_back_too():
     assert np.abs(image[:96, :128].astype(int) - expected).max() <= 1
 
 
-def test_only_where_all_data_sets_agree_are_classes_named():
-    class Data:
-        def __init__(self, metainfo):
-            self.metainfo = metainfo
-
-    assert class_names(Data({"classes": ["cat", "dog"]})) == ("cat", "dog")
-    assert class_names(Data({"classes": None})) == ()
-    voc = [{"classes": ("cat",), "dataset_type": "VOC2007"}, {"classes": ("cat",), "dataset_type": "VOC2012"}]
-    assert class_names(Data(voc)) == ("cat",)  # mmdet's ConcatDataset has a list where the sets differ
-    assert class_names(Data([*voc, {"classes": ("dog",)}])) == ()
-
-
 def refusal(function, *args):
     with pytest.raises(UserError) as error:
         function(*args)
@@ -248,12 +235,18 @@ def test_models_that_assign_nothing_or_cant_be_built_are_refused():
     assert "FCOS has no assigner, so there is nothing to look at: targets are computed in FCOSHead" in refusal(
         built, fcos
     )
+
+    def broken(**options):
+        raise ValueError("no such stride")
+
+    message = refusal(built, {"type": broken})
+    assert message.startswith("the model of the config can't be built: ValueError: no such stride (")
+    assert "test_detector.py, line " in message
     fcos.bbox_head.centre = 3
-    message = refusal(built, fcos)
-    assert message.startswith("the model of the config can't be built: TypeError: ")
-    assert "unexpected keyword argument 'centre'" in message
     with pytest.raises(KeyError, match="Nothing is not in the mmdet::model registry"):  # it has a line of its own
         built({"type": "Nothing"})
+    with pytest.raises(TypeError, match="unexpected keyword argument 'centre'"):  # likewise
+        built(fcos)
 
 
 def test_nothing_is_downloaded_and_no_other_process_asked_for_random_weights():

@@ -220,6 +220,13 @@ def field(name: str | None) -> str:
     return name
 
 
+def masked_class(subject: Subject, scene: Scene) -> None:
+    """As heads do with words that a text lacks; no object is of the class."""
+    if subject.code in ("TA", "SO"):
+        raise KeyError("the subject reads probabilities")
+    scene.pred[field(subject.scores)][:, 7] = -INF
+
+
 def all_diverged(subject: Subject, scene: Scene) -> None:
     for name in (subject.boxes, subject.scores):
         if name is not None:
@@ -517,17 +524,20 @@ FAULTS = (
     Fault("B04", "+inf there", "RRRR --RR RRRR RR-R", into_prior(INF), names=r"priors\[{row}, 0\] is inf"),
     Fault("B05", "NaN in a predicted box or mask", "---W XXW- R--- -WX-", into_boxes(NAN), names=PREDICTED + " is nan",
           costs=True),
-    Fault("B06", "+inf there", "---R XXR- R--- -RX-", into_boxes(INF), names=PREDICTED + " is inf", costs=True),
+    Fault("B06", "+inf there; a mask's probability is 1 then", "---R XXR- R--- -RX-", into_boxes(INF),
+          judges.like_mmdet, names=PREDICTED + " is inf", errors="TA HU MH SO UN DS TH L1 IU CE", costs=True),
     Fault("B07", "NaN in a whole row of scores", "---W XXX- ---- -RX-", into_scores(NAN), names=SCORES + " is nan",
           costs=True),
-    Fault("B08", "one logit +inf", "---- RX-- ---- -RR-", into_scores(INF, whole_row=False), names=SCORES + " is inf",
-          costs=True),
+    Fault("B08", "one logit +inf", "---- RX-- ---- -RR-", into_scores(INF, whole_row=False), judges.like_mmdet,
+          names=SCORES + " is inf", errors="MH DS CC", costs=True),
     Fault("B09", "all predicted boxes and scores NaN", "---W XXX- W--- -WX-", all_diverged,
           names=r"(boxes|priors|scores|masks)\[0, 0.* training has diverged"),
     Fault("B10", "NaN in one of two ignore boxes", "WWW- ---- -XR- X--W", into_region(NAN),
           names=r"gt_instances_ignore(\.bboxes\[1, 2\] is nan| .*no ignore regions)"),
     Fault("B11", "stride 0 in a prior", "---- --R- ---X -R--", no_stride,
           names=r"priors\[{row}\] .*stride.* positive"),
+    Fault("B12", "the logits of a class that is masked are -inf", "---- RR-- ---- -WR-", masked_class,
+          judges.like_mmdet, names=r"scores\[0, 7\] is -inf", errors="DS", costs=True),
     # C. Geometry
     Fault("C01", "a ground truth of no area: a point, an empty mask", "WWRR RRWR RRRW RWRR",
           truth_is([150.0, 80.0, 150.0, 80.0]), judges.dropped, warns=FAINT),

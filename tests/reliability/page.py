@@ -26,8 +26,9 @@ What becomes of {kinds} kinds of bad or extreme input in each assigner and match
 page says something else. The faults are in `faults.py`, what counts as right in `judges.py`, how a call is judged in
 `trials.py`.
 
-Each cell is the worst of four ways of calling: `assign` and `assign_batch`, on a CPU and as on a device, there with
-`on_nonfinite='raise'`.
+Each cell is the worst of all ways of calling, on a CPU and as on a device, there with `on_nonfinite='raise'`: `assign`,
+`assign_batch`, the function of the rule where there is one (`visdet_assigners.atss(...)`), and AscendMaxIoU's padded
+batch; see `ways.py`.
 
 | letter | meaning |
 |---|---|

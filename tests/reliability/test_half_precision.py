@@ -5,7 +5,7 @@ import torch
 
 from reliability.judges import compare
 from reliability.subjects import COSTS, SUBJECTS
-from visdet_assigners.assigners.memory import moved
+from visdet_assigners.assigners.calling import to_device
 
 EVERYONE = pytest.mark.parametrize("subject", SUBJECTS + COSTS, ids=lambda subject: subject.code)
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -34,7 +34,7 @@ def test_half_inputs_equal_the_same_numbers_in_float32(subject, device, dtype):
     widened = scene_of(subject, device, dtype, torch.float32)
     for way in (subject.assign, subject.assign_batch):
         half = way(scene_of(subject, device, dtype))
-        assert compare(subject, moved(half, "cpu"), moved(way(widened), "cpu")) == ""
+        assert compare(subject, to_device(half, "cpu"), to_device(way(widened), "cpu")) == ""
         assert half.max_overlaps is None or half.max_overlaps.dtype == torch.float32
 
 
@@ -43,7 +43,7 @@ def test_half_inputs_equal_the_same_numbers_in_float32(subject, device, dtype):
 @pytest.mark.parametrize("dtype", HALVES)
 def test_autocast_changes_nothing(subject, device, dtype):
     clean, under = (subject.assign(scene_of(subject, device, autocast=each)) for each in (None, dtype))
-    assert compare(subject, moved(under, "cpu"), moved(clean, "cpu")) == ""
+    assert compare(subject, to_device(under, "cpu"), to_device(clean, "cpu")) == ""
 
 
 @on_every_device
@@ -54,7 +54,7 @@ def test_costs_by_themselves_are_those_of_float32(subject, device, dtype):
 
     def under(scene):
         with scene.context():
-            return cost(*(moved(InstancesOf(fields), device) for fields in (scene.pred, scene.gt)), scene.meta)
+            return cost(*(to_device(InstancesOf(fields), device) for fields in (scene.pred, scene.gt)), scene.meta)
 
     expected = under(scene_of(subject, device, dtype, torch.float32))
     assert expected.dtype == torch.float32
@@ -78,6 +78,6 @@ def test_certain_logits_have_a_finite_cost_in_float16(code, logit, device):
     half.pred[name].view(-1)[::7] = logit
     wide = half.copy()
     wide.pred = {key: value.float() if value.is_floating_point() else value for key, value in half.pred.items()}
-    results = [moved(subject.assign(scene), "cpu") for scene in (half, wide)]
+    results = [to_device(subject.assign(scene), "cpu") for scene in (half, wide)]
     assert compare(subject, *results) == ""
     assert (results[0].gt_inds > 0).any()

@@ -9,7 +9,7 @@ import visdet_assigners as va
 from reliability.faults import FAULTS, REPLACED
 from reliability.judges import pairs
 from reliability.subjects import SUBJECTS, instances
-from visdet_assigners.functional import inputs
+from visdet_assigners import inputs
 from visdet_assigners.testing.measure import OperatorCounter
 
 NAN = float("nan")
@@ -117,7 +117,7 @@ def test_replacing_costs_few_operators(subject, monkeypatch):
     fields = [instances(each) for each in (scene.pred, scene.gt)]
     with OperatorCounter() as with_replacing:
         subject.call(assigner, scene, *fields, None, {})
-    monkeypatch.setattr(type(assigner), "only_good", lambda self, names, values, kinds, away: values)
+    monkeypatch.setattr(inputs.Inputs, "good_only", lambda self, names, values, kinds, to: values)
     with OperatorCounter() as without:
         subject.call(assigner, scene, *fields, None, {})
     assert 0 < with_replacing.total - without.total <= 40
@@ -148,7 +148,7 @@ def test_one_to_one_serves_every_finite_ground_truth_while_predictions_last(code
 
 
 def test_replacing_is_told_once():
-    inputs.told.clear()
+    inputs.warned.clear()
     assigner = va.MaxIoUAssigner(0.5, 0.4, on_nonfinite="replace")
     scene = spoilt(SUBJECTS[0])
     fields = [instances(each) for each in (scene.pred, scene.gt)]
@@ -157,7 +157,7 @@ def test_replacing_is_told_once():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assigner.assign(*fields)
-    assert sum(inputs.told.values()) == 2
+    assert sum(inputs.warned.values()) == 2
 
 
 def test_the_error_has_its_parts():
@@ -214,7 +214,7 @@ def test_what_is_replaced_is_counted(subject, monkeypatch):
     va.set_on_nonfinite("replace")
     for on_device in ("0", "1"):
         monkeypatch.setenv(DEVICE_PATH, on_device)
-        monkeypatch.setattr(inputs, "_replaced", {})
+        monkeypatch.setattr(inputs, "_dropped", {})
         subject.assign(subject.scene())
         assert va.replaced_counts() == {}
         subject.assign(spoilt(subject))
@@ -224,15 +224,15 @@ def test_what_is_replaced_is_counted(subject, monkeypatch):
 
 
 def test_counts_of_many_calls(monkeypatch):
-    monkeypatch.setattr(inputs, "_replaced", {})
+    monkeypatch.setattr(inputs, "_dropped", {})
     for number in range(70):
-        inputs.count_replaced("SomeAssigner", "boxes", torch.arange(5) != number)
-        assert all(len(tally.waiting) < 40 for tally in inputs._replaced.values())
+        inputs.count_dropped("SomeAssigner", "boxes", torch.arange(5) != number)
+        assert all(len(tally.waiting) < 40 for tally in inputs._dropped.values())
     assert va.replaced_counts() == va.replaced_counts() == {("SomeAssigner", "boxes"): 5}
-    inputs.count_replaced("SomeAssigner", "boxes", torch.tensor([False, False]))
-    inputs.count_replaced("SomeAssigner", "points", torch.tensor([True]))
+    inputs.count_dropped("SomeAssigner", "boxes", torch.tensor([False, False]))
+    inputs.count_dropped("SomeAssigner", "points", torch.tensor([True]))
     assert va.replaced_counts() == {("SomeAssigner", "boxes"): 7}
-    assert all(len(tally.waiting) == 0 for tally in inputs._replaced.values())
+    assert all(len(tally.waiting) == 0 for tally in inputs._dropped.values())
 
 
 def counted(subject):

@@ -6,7 +6,7 @@ import copy
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,8 @@ import torch
 from reliability.faults import Fault
 from reliability.judges import KEPT, Trial, like_mmdet, positive_row, well_formed
 from reliability.subjects import IMAGE, Scene, Subject
-from visdet_assigners.functional import inputs
+from reliability.ways import Way, ways_of
+from visdet_assigners import inputs, settings
 
 DEVICE_PATH = "VISDET_ASSIGNERS_DEVICE_PATH"
 
@@ -36,7 +37,7 @@ class Outcome:
 @contextmanager
 def telling_again() -> Iterator[list[Any]]:
     """Collect warnings, also those that are given once."""
-    inputs.told.clear()
+    inputs.warned.clear()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield caught
@@ -59,19 +60,21 @@ def as_on_device(policy: str | None) -> Iterator[None]:
 @contextmanager
 def under(policy: str | None) -> Iterator[None]:
     """The package's policy for what is not finite."""
-    inputs.set_on_nonfinite(policy)  # type: ignore[arg-type]
+    settings.set_on_nonfinite(policy)  # type: ignore[arg-type]
     try:
         yield
     finally:
-        inputs.set_on_nonfinite(None)
+        settings.set_on_nonfinite(None)
 
 
 def worst_of_all_ways(fault: Fault, subject: Subject, policy: str | None = None) -> Outcome:
-    """The worst of ``assign`` and ``assign_batch``, on a CPU and as on a device; of memory, ``assign`` alone."""
+    """The worst of all ways of calling, on a CPU and as on a device; of memory, ``assign`` alone."""
     if fault.oversized:
-        return try_out(fault, subject, subject.assign)
+        return try_out(fault, subject, ways_of(subject)[0])
     outcomes = []
-    for way in (subject.assign, subject.assign_batch):
+    for way in ways_of(subject):
+        if not way.applies(fault.number):
+            continue
         with under(policy):
             outcomes.append(try_out(fault, subject, way))
         with as_on_device(policy or "raise"):
@@ -79,13 +82,13 @@ def worst_of_all_ways(fault: Fault, subject: Subject, policy: str | None = None)
     return next((outcome for outcome in outcomes if outcome.bad), outcomes[0])
 
 
-def try_out(fault: Fault, subject: Subject, way: Callable[[Scene], Any], tells: bool = True) -> Outcome:
+def try_out(fault: Fault, subject: Subject, way: Way, tells: bool = True) -> Outcome:
     """Spoil the clean scene, call, and judge.
 
     Args:
         fault: of the table.
         subject: to whom it applies.
-        way: calls the subject, by ``assign`` or otherwise.
+        way: how the subject is called.
         tells: whether warnings can be expected, which need a look at values.
     """
     scene = subject.scene()
@@ -93,12 +96,12 @@ def try_out(fault: Fault, subject: Subject, way: Callable[[Scene], Any], tells: 
     before = copy.deepcopy((scene.pred, scene.gt, scene.ignore)) if not fault.oversized else ({}, {}, None)
     with telling_again() as caught:
         try:
-            result = way(scene) if not fault.oversized else None
+            result = way.call(scene) if not fault.oversized else None
         except Exception as error:
-            return refusal(fault, subject, error)
+            return refusal(fault, subject, way, error)
     if fault.required(subject) == "E":
         return Outcome("W", "accepted")
-    trial = Trial(subject, scene, result, way)
+    trial = Trial(subject, scene, result, way.call)
     assert fault.judge is not None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -107,18 +110,18 @@ def try_out(fault: Fault, subject: Subject, way: Callable[[Scene], Any], tells: 
         complaint = complaint or judge(trial)
     if complaint:
         return Outcome("O", complaint[3:]) if complaint.startswith("O: ") else Outcome("W", complaint)
-    wanted = fault.warns if tells or fault.constructor else ""
+    wanted = fault.warns if (tells and way.warns) or fault.constructor else ""
     if (fault.keeps and subject.code not in fault.keeps.split()) or subject.truth == "masks":
         wanted = ""  # an empty mask may be one of a few points that were drawn
     told = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
-    if wanted and not (len(told) == 1 and re.search(wanted, told[0]) and subject.name in told[0]):
+    if wanted and not (len(told) == 1 and re.search(wanted, told[0]) and way.who in told[0]):
         return Outcome("W", f"warnings: {told}")
     if not wanted and told and not fault.warns:
         return Outcome("W", f"warnings: {told}")
     return Outcome(fault.required(subject))
 
 
-def refusal(fault: Fault, subject: Subject, error: Exception) -> Outcome:
+def refusal(fault: Fault, subject: Subject, way: Way, error: Exception) -> Outcome:
     """The letter of an error: E where it is right and names the assigner, the field, the image and the value."""
     text = f"{type(error).__name__}: {error}".split("\n")[0]
     if fault.required(subject) != "E":
@@ -127,9 +130,11 @@ def refusal(fault: Fault, subject: Subject, error: Exception) -> Outcome:
         truth=subject.truth, boxes=subject.boxes, counts=subject.counts,
         row=positive_row(subject) if "{row}" in fault.names else None,
     )  # fmt: skip
-    pattern = re.sub(r"\{(truth|boxes|counts|row)\}", lambda found: str(fields[found[1]]), fault.names)
-    has_image = fault.constructor or fault.number == "E20" or f"(image {IMAGE})" in str(error)
-    named = text.count(subject.name) == 1 or (fault.number == "G05" and "Cost: " in text)  # a cost knows no assigner
+    pattern = re.sub(r"\{(truth|boxes|counts|row)\}", lambda found: str(fields[found[1]]), way.pattern(fault.names))
+    has_image = fault.constructor or not way.has_image or fault.number == "E20" or f"(image {IMAGE})" in str(error)
+    named = len(re.findall(rf"\b{way.who}\b", text)) == 1 or (
+        fault.number == "G05" and "Cost: " in text
+    )  # a cost knows no assigner
     clear = isinstance(error, (ValueError, NotImplementedError)) and named
     return Outcome("E") if clear and has_image and re.search(pattern, str(error)) else Outcome("X", text)
 

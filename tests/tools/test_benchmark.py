@@ -5,9 +5,11 @@ import json
 import pytest
 import torch
 
-from scenes import DATA
+from scenes import DATA, needs
 from toolbox import load_tool
-from visdet_assigners.testing.benchmarks import SCENES, drawn
+from visdet_assigners import ATSSAssigner
+from visdet_assigners.testing.benchmarks import SCENES, drawn, scene_for
+from visdet_assigners.testing.feeds import feeds
 from visdet_assigners.testing.measure import OperatorCounter, Timing, peak_memory, time_interleaved
 
 benchmark = load_tool("benchmark")
@@ -41,9 +43,7 @@ def test_the_assigners_of_a_config(tmp_path, capsys):
     assert "2,000" in printed
 
 
-@pytest.mark.skipif(
-    not DATA.is_dir(), reason="needs the real data set; test_against_mmdet.py says where it is looked for"
-)
+@needs("tiny_coco")
 def test_real_boxes(capsys):
     file = DATA / "tiny_coco/annotations/instances_val2017.json"
     assert benchmark.main(["--scenes", "YOLOF", "--real", str(file), "--rounds", "1"]) == 0
@@ -100,3 +100,14 @@ def test_memory_and_time():
     assert "".join(turns) == "abababab"
     assert len(timings) == 2
     assert Timing.of([1.0, 2.0, 3.0]).median == 2.0
+
+
+def test_types_that_are_classes():
+    """As pure-Python configs write them."""
+    named, given = (dict(type=kind, topk=9) for kind in ("mmdet.ATSSAssigner", ATSSAssigner))
+    assert scene_for("model.train_cfg.assigner", given).name == scene_for("model.train_cfg.assigner", named).name
+    objects = drawn(3, SCENES["RetinaNet"].image)
+    assert len(list(feeds(given, objects))) == len(list(feeds(named, objects))) > 0
+    ours, theirs = benchmark.build_both(given)
+    assert type(ours) is ATSSAssigner
+    assert type(theirs).__module__.startswith("mmdet.")

@@ -60,7 +60,7 @@ def test_training_says_what_is_left_out_or_stops(stop, shapes, capsys, monkeypat
     change(shapes, bbox=[900, 900, 5, 5])
     tool = load_tool("train")
     trained = []
-    monkeypatch.setattr(tool.cli, "build_runner", lambda cfg: trained.append(cfg) or type("", (), {"train": list})())
+    monkeypatch.setattr(tool, "build_runner", lambda cfg: trained.append(cfg) or type("", (), {"train": list})())
     if stop:
         with pytest.raises(SystemExit) as stopped:
             tool.main([CONFIG, "--bad-annotations", "stop"])

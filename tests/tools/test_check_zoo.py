@@ -14,6 +14,7 @@ from visdet_assigners import dropin
 from visdet_assigners.assigners import atss
 
 zoo = load_tool("check_zoo")
+dropin.restore()  # importing it has enabled it, for the tests of all modules
 
 TOOD = "tood/tood_r50_fpn_1x_coco.py"
 # A config for each assigner that mmdet's configs name, or that its heads name in their code.

@@ -18,9 +18,10 @@ from visdet_assigners import ATSSAssigner, registry
 from visdet_assigners.commands.config import load_config
 from visdet_assigners.commands.errors import user_errors
 from visdet_assigners.commands.options import ArgumentParser, add_config_arguments, add_runner_arguments
-from visdet_assigners.errors import UserError, told
+from visdet_assigners.errors import UserError
 from visdet_assigners.training.config_assigners import apply_assigners, check_assigners
-from visdet_assigners.training.datasets import check_data
+from visdet_assigners.training.config_check import check_config
+from visdet_assigners.training.config_errors import told
 from visdet_assigners.training.running import checkpoint_to_resume, load_checkpoint
 
 SHAPES_CONFIG = str(ROOT / "configs" / "atss" / "atss_r18_fpn_12e_shapes.py")
@@ -323,14 +324,22 @@ MISSING = {"type": "CocoDataset", "data_root": "nowhere/", "ann_file": "a.json"}
 )  # fmt: skip
 def test_missing_data_are_found_inside_wrapped_data_sets(dataset, where):
     with pytest.raises(UserError, match=rf"data root nowhere/ of train_dataloader\.{where} doesn't exist"):
-        check_data(data_config(dataset), ["train"])
+        check_config(data_config(dataset), ["train"])
+
+
+def test_a_missing_root_is_told_once():
+    """Train, validation and its metric read below it."""
+    cfg = Config({f"{phase}_dataloader": {"dataset": MISSING} for phase in ("train", "val")})
+    cfg.val_evaluator = {"type": "CocoMetric", "ann_file": "nowhere/a.json"}
+    with pytest.raises(UserError, match=r"^the data root nowhere/ of train_dataloader.dataset doesn't exist; [^(]+$"):
+        check_config(cfg, ["train", "val"])
 
 
 def test_data_that_need_not_exist():
-    check_data(data_config({**MISSING, "backend_args": {"backend": "petrel"}}), ["train"])
-    check_data(data_config({**MISSING, "data_root": "s3://bucket/"}), ["train"])
-    check_data(data_config(MISSING, train_cfg=None), ["train"])
-    check_data(data_config(MISSING), ["val", "test"])
+    check_config(data_config({**MISSING, "backend_args": {"backend": "petrel"}}), ["train"])
+    check_config(data_config({**MISSING, "data_root": "s3://bucket/"}), ["train"])
+    check_config(data_config(MISSING, train_cfg=None), ["train"])
+    check_config(data_config(MISSING), ["val", "test"])
 
 
 # --------------------------------------------------------------------------------------------------------- assigners

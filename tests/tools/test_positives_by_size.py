@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scenes import DATA
+from scenes import DATA, needs
 from toolbox import load_tool
 from visdet_assigners import ATSSAssigner
 
@@ -72,7 +72,7 @@ def test_the_other_rules_depend_on_size():
     assert iou[1] == pytest.approx(16, abs=2)
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the data sets are not here")
+@needs("tiny_coco")
 def test_real_objects_have_nine_positives_from_four_strides_up():
     scenes = list(tool.coco_objects(DATA / "tiny_coco/annotations/instances_val2017.json", 50, 1333))
     rows = tool.octaves(tool.assign_together(K9, scenes))

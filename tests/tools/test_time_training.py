@@ -27,7 +27,7 @@ def test_a_step_trains(tmp_path, monkeypatch):
     assert load_tool("make_shapes").main([str(tmp_path), "--train", "8", "--val", "1"]) == 0
     monkeypatch.setenv("VISDET_SHAPES", str(tmp_path))
     tool = load_tool("time_training")
-    model, optim_wrapper, batches = tool.prepare(tool.cli.read_config(CONFIG), "0")
+    model, optim_wrapper, batches = tool.prepare(tool.read_config(CONFIG), "0")
     before = model.bbox_head.cls_branches[0].weight.clone()
     assert tool.time_step(model, optim_wrapper, next(batches)) > 0
     assert not model.bbox_head.cls_branches[0].weight.equal(before)

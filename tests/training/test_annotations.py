@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from scenes import DATA
 from visdet_assigners.training.annotations import AnnotationError, check_annotations
 
 SOUND = {
@@ -27,6 +28,14 @@ FATAL = {
     "too large": (("annotations", 0, "bbox", [1, 2, 3, 1e999]), "not four finite numbers"),
     "same annotation id": (("annotations", 1, "id", 1), "annotations with the same id: 1"),
     "same image id": (("images", 1, "id", 1), "images with the same id: 1"),
+    "same category id": (("categories", 1, "id", 1), "categories with the same id: 1"),
+    "area as a text": (
+        ("annotations", 0, "area", "100"),
+        "areas that are no finite number: annotation 1 of image 1.jpg",
+    ),
+    "crowd as a text": (("annotations", 0, "iscrowd", "0"), "iscrowd that is neither 0 nor 1, which mmdet takes for a"),
+    "file name as a number": (("images", 0, "file_name", 1), "file names that are no text: image 1 (1)"),
+    "width as a text": (("images", 0, "width", "40"), "images without a size: image 1.jpg (40x30)"),
     "no width": (("images", 0, "width", None), "images without a key: image 1.jpg (width)"),
     "absolute": (("images", 0, "file_name", "/etc/passwd"), "lead out of the image folder: image /etc/passwd"),
     "upwards": (("images", 0, "file_name", "a/../../b.jpg"), "lead out of the image folder"),
@@ -103,6 +112,129 @@ def test_what_mmdet_leaves_out(name, tmp_path):
     assert report.objects == len(by_mmdet(path)) == 2
 
 
+# What files hold besides: each is read by mmdet as it stands.
+SOUND_TOO = {
+    "decimal sizes of images": ("images", dict(width=40.0, height=30.5)),
+    "decimal numbers": ("annotations", dict(bbox=[1.25, 2.5, 10.125, 9.75], area=98.71)),
+    "decimal ids": ("annotations", dict(id=1.0, image_id=1.0, category_id=1.0)),
+    "no iscrowd": ("annotations", dict(iscrowd=None)),
+    "a category 0": ("categories", dict(id=0)),
+    "ids with gaps": ("categories", dict(id=90)),
+    "no mask": ("annotations", dict(segmentation=None)),
+    "an empty mask": ("annotations", dict(segmentation=[])),
+    "run lengths of a crowd": ("annotations", dict(segmentation=dict(size=[30, 40], counts=[0, 1200]), iscrowd=1)),
+    "packed run lengths": ("annotations", dict(segmentation=dict(size=[30, 40], counts="`0`0"), iscrowd=0)),
+    "other keys, as LVIS's": ("images", dict(neg_category_ids=[1], not_exhaustive_category_ids=[], coco_url="x")),
+    "other keys of categories": ("categories", dict(frequency="r", synset="cat.n.01", image_count=1, isthing=1)),
+}
+
+
+@pytest.mark.parametrize("name", SOUND_TOO)
+def test_what_real_files_hold(name, tmp_path):
+    part, values = SOUND_TOO[name]
+    data = copy.deepcopy(SOUND)
+    old = data[part][0].get("id")
+    data[part][0].update(values)
+    if part == "categories":
+        for one in data["annotations"]:
+            one["category_id"] = data[part][0]["id"] if one["category_id"] == old else one["category_id"]
+    data["images"].append(dict(id=3, file_name="3.jpg", width=40, height=30))  # nothing to see there
+    report = check_annotations(write(tmp_path, data), classes=("cat", "dog"))
+    assert (report.images, report.objects, report.fatal, report.dropped, report.told) == (3, 3, [], [], [])
+    assert len(by_mmdet(tmp_path / "train.json")) == 3
+
+
+def test_annotations_to_be_ignored_are_no_defect(tmp_path):
+    data = copy.deepcopy(SOUND)
+    data["annotations"][0].update(ignore=1, bbox=None, area=None)
+    path = write(tmp_path, data)
+    report = check_annotations(path)
+    assert (report.objects, report.fatal, report.dropped) == (2, [], [])
+    assert len(by_mmdet(path)) == 2
+
+
+def test_objects_without_a_mask_where_masks_are_loaded(tmp_path):
+    from mmdet.datasets.transforms import LoadAnnotations
+
+    data = copy.deepcopy(SOUND)
+    for one in data["annotations"]:
+        one["segmentation"] = [[1, 1, 9, 1, 9, 9]]
+    path = write(tmp_path, data)
+    assert not check_annotations(path, masks=True).fatal
+    data["annotations"][2]["segmentation"] = []
+    path = write(tmp_path, data)
+    (defect,) = check_annotations(path, masks=True).fatal
+    assert (
+        str(defect) == "objects without a mask, which the pipeline or the evaluation reads: annotation 3 of image 2.jpg"
+    )
+    assert not check_annotations(path, masks=True, classes=("dog",)).fatal  # nobody asks for that one
+    instances = [dict(bbox=[1, 1, 9, 9], bbox_label=0, ignore_flag=0)]  # as mmdet reads it
+    with pytest.raises(KeyError, match="mask"):
+        LoadAnnotations(with_mask=True)(dict(instances=instances, ori_shape=(30, 40)))
+
+
+def evaluate(path) -> float:
+    """COCO's evaluation of mmdet, of predictions that are the annotations themselves."""
+    import numpy as np
+    from mmdet.evaluation import CocoMetric
+
+    metric = CocoMetric(ann_file=str(path))
+    metric.dataset_meta = dict(classes=("cat", "dog"))
+    data = json.loads(path.read_text())
+    for image in data["images"]:
+        mine = [one for one in data["annotations"] if one["image_id"] == image["id"] and not one.get("iscrowd")]
+        boxes = np.array([one["bbox"] for one in mine], dtype=float).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        labels = np.array([one["category_id"] - 1 for one in mine], dtype=int)
+        predicted = dict(bboxes=boxes, scores=np.ones(len(mine)), labels=labels)
+        metric.results.append((dict(img_id=image["id"], width=40, height=30), dict(img_id=image["id"], **predicted)))
+    return metric.evaluate(size=len(data["images"]))["coco/bbox_mAP"]
+
+
+def test_what_the_evaluation_asks_for_besides(tmp_path):
+    data = copy.deepcopy(SOUND)
+    path = write(tmp_path, data)
+    assert not check_annotations(path, scored=True).fatal
+    assert evaluate(path) == 1
+    data["annotations"][0]["id"] = 0
+    path = write(tmp_path, data)
+    report = check_annotations(path, scored=True)
+    assert not report.fatal
+    assert "an annotation with the id 0, whose detections COCO's evaluation counts as false" in str(report.told[0])
+    assert evaluate(path) < 1
+    del data["annotations"][0]["iscrowd"]
+    path = write(tmp_path, data)
+    (defect,) = check_annotations(path, scored=True).fatal
+    assert "annotations without iscrowd, at which COCO's evaluation stops; write 0" in str(defect)
+    with pytest.raises(KeyError, match="iscrowd"):
+        evaluate(path)
+    data["annotations"][0].update(iscrowd=0, id="first")
+    path = write(tmp_path, data)
+    assert "whose id is a text" in str(check_annotations(path, scored=True).fatal[0])
+    with pytest.raises(ValueError, match="first"):
+        evaluate(path)
+
+
+def test_a_test_set_may_have_no_annotations(tmp_path):
+    path = write(tmp_path, {key: SOUND[key] for key in ("images", "categories")})
+    assert not check_annotations(path, labelled=False).fatal
+    with pytest.raises(AnnotationError, match="no list of annotations"):
+        check_annotations(path)
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"the real data sets are not in {DATA}")
+def test_real_files_are_sound():
+    """COCO's own, BCCD and nuclei: decimal areas, crowds, run lengths, images of nothing."""
+    files = sorted(DATA.glob("*/annotations/*.json"))
+    assert len(files) >= 7
+    for path in files:
+        objects = [one for one in json.loads(path.read_text())["annotations"] if one["area"] > 0]
+        report = check_annotations(path, scored=True)
+        assert not report.fatal, path
+        assert report.objects == len(objects), path
+        assert report.num_dropped <= 1, path  # BCCD has a box without a size in two of its files
+
+
 def test_mmdet_keeps_what_we_count(tmp_path):
     assert len(by_mmdet(write(tmp_path, SOUND))) == 3
 
@@ -125,7 +257,10 @@ def test_pictures_that_are_not_there(tmp_path):
 
 def test_classes_that_the_file_does_not_have(tmp_path):
     (defect,) = check_annotations(write(tmp_path, SOUND), classes=("cat", "Dog")).fatal
-    assert str(defect) == "classes that no category of the file bears (it has cat, dog): Dog"
+    assert str(defect) == (
+        "classes that no category of the file bears (it has cat, dog): Dog; "
+        'write metainfo=dict(classes=("cat", "dog")), or mend the file'
+    )
 
 
 @pytest.mark.parametrize("empty", ["images", "annotations"])

@@ -5,11 +5,14 @@ Wang et al., Guided Anchoring, CVPR 2019, arXiv:1901.03278, section 3.5; Wang et
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import Tensor
 
 from visdet_assigners.assigners.max_iou import MaxIoUAssigner
+from visdet_assigners.functional.validity import Kind
+from visdet_assigners.inputs import Inputs
 from visdet_assigners.registry import register
 
 
@@ -17,8 +20,8 @@ from visdet_assigners.registry import register
 class ApproxMaxIoUAssigner(MaxIoUAssigner):
     """Assign locations by the best IoU of their approximating boxes: SABL-RetinaNet, Guided Anchoring.
 
-    The constructor is that of ``MaxIoUAssigner``.  Ignore regions are compared with the squares, not with the
-    approximating boxes.
+    Reads ``priors`` (N, 4) xyxy, the squares, and ``approxs`` (N, A, 4) xyxy that each stands for.  The constructor is
+    that of ``MaxIoUAssigner``.  Ignore regions are compared with the squares, not with the approximating boxes.
 
     Example:
         >>> import torch
@@ -31,7 +34,10 @@ class ApproxMaxIoUAssigner(MaxIoUAssigner):
         tensor([0.3333, 1.0000])
     """
 
-    def read_candidates(self, pred_instances: Any) -> tuple[Tensor, Tensor]:
-        """The squares ``priors`` (N, 4) xyxy, and the ``approxs`` (N, A, 4) that each stands for; N may be 0."""
-        squares, approxs = self.read_predictions(pred_instances, priors="boxes", approxs="groups")
-        return squares, approxs
+    knobs: ClassVar[str] = "lower min_pos_iou, or add scales to the approximating anchors"
+    reads: ClassVar[Mapping[str, Kind]] = {"priors": "boxes", "approxs": "groups"}
+    priors_first: ClassVar[bool] = True
+
+    def candidates(self, image: Inputs) -> Tensor:
+        """Boxes (N, A, 4) to compare with ground truths, the approximating ones."""
+        return image.fields["approxs"]

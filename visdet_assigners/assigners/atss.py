@@ -7,14 +7,15 @@ arXiv:2107.02963, section 3.2.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
-from visdet_assigners.assigners.base import OverlapMixin, in_either_order
-from visdet_assigners.assigners.batching import BatchingAssigner, Images, places
-from visdet_assigners.assigners.memory import within_memory
+from visdet_assigners.assigners.base import Common
+from visdet_assigners.assigners.checking import checked
+from visdet_assigners.assigners.dense import FINER, DenseAssigner
 from visdet_assigners.assignment import (
     IGNORED,
     Assignment,
@@ -25,26 +26,31 @@ from visdet_assigners.assignment import (
 )
 from visdet_assigners.functional.blocks import split
 from visdet_assigners.functional.boxes import INSIDE, border_distance, box_center, center_distance
-from visdet_assigners.functional.inputs import Kind, Policy
 from visdet_assigners.functional.overlaps import overlaps_of_pairs
 from visdet_assigners.functional.resolve import keep_best
 from visdet_assigners.functional.select import nearest_per_level
-from visdet_assigners.functional.tensors import evenly, padded
+from visdet_assigners.functional.tensors import cat_or_only, evenly, row_of_image
+from visdet_assigners.functional.validity import Kind
+from visdet_assigners.inputs import Inputs
+from visdet_assigners.options import whole_number
 from visdet_assigners.registry import register
 
 MATRICES = 3
 """Matrices of the size (M, N) that are there at once."""
-FAR = 1e8
+LAST = 1e8
 """Distance given to ignored priors, so that they are candidates last."""
+Quality = Callable[[slice, Tensor], Tensor]
+"""What ranks candidates: a block of m ground truths and their candidates (m, K), rows of the priors, -> (m, K)."""
 
 
+@checked({"topk": whole_number}, priors="boxes", gts="truths", level_sizes="levels", ignored="marks")
 def atss(
     priors: Tensor,
     gts: Tensor,
     level_sizes: Sequence[int],
     topk: int = 9,
     ignored: Tensor | None = None,
-    quality_of: Callable[[slice, Tensor], Tensor] | None = None,
+    quality_of: Quality | None = None,
 ) -> Assignment:
     """Match priors to the ground truths of one image by adaptive thresholds.
 
@@ -75,29 +81,83 @@ def atss(
         >>> atss(priors, torch.tensor([[0., 0., 9., 9.]]), level_sizes=[4]).gt_index
         tensor([ 0, -1, -1, -1])
     """
-    num_priors, num_gts = len(priors), len(gts)
-    background = all_negative(num_priors, priors)
+    return Assignment(*atss_of_images(priors, gts, level_sizes, topk, ignored, quality_of))
+
+
+def atss_of_images(
+    priors: Tensor,
+    gts: Tensor,
+    level_sizes: Sequence[int],
+    topk: int,
+    ignored: Tensor | None = None,
+    quality_of: Quality | None = None,
+    whole: bool = False,
+    counts: Sequence[int] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Match the priors of B images, N each, as `atss` does.
+
+    The ground truths of all images stand one after another, T in all, and so do the priors.
+
+    Args:
+        priors: (B * N, 4) xyxy; N may be 0.
+        gts: (T, 4) xyxy.
+        level_sizes: the same for all images.
+        topk: see there.
+        ignored: (B * N,) bool, or None.
+        quality_of: see there, of ground truths and priors of all images.
+        whole: whether ``quality_of`` must be asked once for all, as far as the memory budget allows.
+        counts: ground truths of each image; None means one image.
+
+    Returns:
+        (B * N,) int64 the ground truth of each prior in its image, and (B * N,) the quality.
+    """
+    background = all_negative(len(priors), priors)
     if ignored is not None:
         background = background.masked_fill(ignored, IGNORED)
-    if num_gts == 0 or num_priors == 0:
-        return Assignment(background, priors.new_zeros(num_priors))
+    if len(priors) == 0 or len(gts) == 0:
+        return background, priors.new_zeros(len(priors))
 
+    num_images = 1 if counts is None else len(counts)
+    num_priors = len(priors) // num_images
+    image, number = (None, None) if counts is None else row_of_image(counts, priors)  # (T,) each
     chosen, qualities = [], []
-    for block in split(num_gts, MATRICES * priors.element_size() * num_priors, priors.device):
-        near = nearest_candidates(priors, gts[block], level_sizes, topk, ignored)
+    bytes_each = (MATRICES if image is None else MATRICES + 4) * priors.element_size() * num_priors
+    for block in split(len(gts), bytes_each, priors.device, least=len(gts) if whole else 1):
+        if image is None:
+            near = nearest_candidates(priors, gts[block], level_sizes, topk, ignored)
+        else:
+            own = priors.view(num_images, num_priors, 4)[image[block]]
+            marks = None if ignored is None else ignored.view(num_images, num_priors)[image[block]]
+            near = nearest_candidates(own, gts[block], level_sizes, topk, marks)
+            near = near + num_priors * image[block, None]
         chosen.append(near)
         qualities.append(quality_of(block, near) if quality_of else overlaps_of_pairs(priors, gts[block], near))
-    gt_index, quality = match_candidates(priors, gts, torch.cat(chosen), torch.cat(qualities), [num_gts])
-    return Assignment(torch.where(gt_index >= 0, gt_index, background), quality)
+    gt_index, quality = match_candidates(priors, gts, cat_or_only(chosen), cat_or_only(qualities), counts or [len(gts)])
+    if number is not None:
+        gt_index = torch.where(gt_index >= 0, number[gt_index.clamp(min=0)], gt_index)
+    return torch.where(gt_index >= 0, gt_index, background), quality
 
 
 def nearest_candidates(
     priors: Tensor, gts: Tensor, level_sizes: Sequence[int], topk: int, ignored: Tensor | None
 ) -> Tensor:
-    """The priors of each level nearest to each ground truth: (..., N, 4), (..., M, 4), (..., N) bool -> (..., M, K)."""
-    distance = center_distance(gts, priors)  # (..., M, N)
+    """The priors of each level nearest to each ground truth.
+
+    Args:
+        priors: (N, 4) xyxy, or (M, N, 4), those of the image of each ground truth.
+        gts: (M, 4) xyxy.
+        level_sizes: priors in each level.
+        topk: how many of each level.
+        ignored: (N,) or (M, N) bool, priors that come last; or None.
+
+    Returns:
+        (M, K) int64, rows of the priors of an image.
+    """
+    distance = (
+        center_distance(gts, priors) if priors.ndim == 2 else center_distance(gts[:, None], priors)[:, 0]
+    )  # (M, N)
     if ignored is not None:
-        distance.masked_fill_(ignored[..., None, :], FAR)
+        distance.masked_fill_(ignored, LAST)
     return nearest_per_level(distance, level_sizes, topk)
 
 
@@ -144,8 +204,12 @@ def ddod_quality(iou: Tensor, logits: Tensor, alpha: float) -> Tensor:
 
 
 @register
-class ATSSAssigner(OverlapMixin, BatchingAssigner):
+class ATSSAssigner(DenseAssigner):
     """Assign priors by adaptive IoU thresholds: ATSS, GFL, VFNet, DyHead, TOOD's first epochs; with ``alpha`` DDOD.
+
+    Reads ``priors`` (N, 4) xyxy, of which further columns are not used, and the level sizes, or ``level_ids`` (N,) of
+    the predictions, ascending from 0; with ``alpha`` also ``scores`` (N, C) logits and ``bboxes`` (N, 4) xyxy.  Result:
+    ``max_overlaps`` (N,) is the quality of the match, 0 where there is none.
 
     Args:
         topk: candidates per level and ground truth; 9 in the paper.
@@ -156,6 +220,7 @@ class ATSSAssigner(OverlapMixin, BatchingAssigner):
         topk_per_location: ``topk`` counts locations with all their anchors, as the paper's code does, not anchors, as
             mmdet does; the same where each location has one anchor.
         num_anchors_per_location: anchors of each location, all with the same centre; for ``topk_per_location``.
+        **common: see ``BaseAssigner``.
 
     Example:
         >>> from types import SimpleNamespace as Instances
@@ -164,6 +229,10 @@ class ATSSAssigner(OverlapMixin, BatchingAssigner):
         >>> ATSSAssigner(topk=9).assign(Instances(priors=priors), [4], gt).gt_inds
         tensor([1, 0, 0, 0])
     """
+
+    knobs: ClassVar[str] = f"{FINER}; topk is no help"
+    levels: ClassVar[Literal["needed", "optional", "unused"]] = "needed"
+    handles_regions: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -174,135 +243,74 @@ class ATSSAssigner(OverlapMixin, BatchingAssigner):
         *,
         topk_per_location: bool = False,
         num_anchors_per_location: int = 1,
-        memory_budget: int | None = None,
-        compile: bool = False,
-        deterministic: bool | None = None,
-        on_nonfinite: Policy | None = None,
+        **common: Unpack[Common],
     ) -> None:
-        super().__init__(memory_budget, compile, deterministic, on_nonfinite)
-        if topk < 1:
-            self.fail(f"topk is {topk}; at least 1 candidate per level is needed")
-        if num_anchors_per_location < 1:
-            self.fail(f"num_anchors_per_location is {num_anchors_per_location}; it must be at least 1")
-        if num_anchors_per_location > 1 and not topk_per_location:
+        super().__init__(ignore_iof_thr=ignore_iof_thr, **common)
+        self.topk = self.count_of("topk", topk)
+        per_location = self.count_of("num_anchors_per_location", num_anchors_per_location)
+        if per_location > 1 and not topk_per_location:
             self.fail("num_anchors_per_location has no effect without topk_per_location=True; set both or neither")
-        self.topk = topk
-        self.num_candidates = topk * num_anchors_per_location
-        self.alpha = alpha
-        self.ignore_iof_thr = ignore_iof_thr
+        self.num_candidates = self.topk * per_location
+        self.alpha = None if alpha is None else self.number_of("alpha", alpha)
         self.build_calculator(iou_calculator)
 
-    @in_either_order
-    @within_memory
-    @torch.no_grad()
-    def assign(
-        self,
-        pred_instances: Any,
-        gt_instances: Any,
-        gt_instances_ignore: Any = None,
-        *,
-        num_level_priors: Sequence[int] | None = None,
-        img_meta: Mapping[str, Any] | None = None,
-    ) -> AssignResult:
-        """Assign the priors of one image.
+    @classmethod
+    def reads_of(cls, assigner: Any) -> Mapping[str, Kind]:
+        """The priors, and with DDOD's measure the predictions, too."""
+        with_predictions: dict[str, Kind] = {"priors": "boxes", "scores": "scores", "bboxes": "predicted"}
+        return cls.reads if assigner.alpha is None else with_predictions
 
-        Args:
-            pred_instances: with ``priors`` (N, 4) xyxy, further columns are not used; N may be 0.  With ``alpha`` also
-                ``scores`` (N, C) logits and ``bboxes`` (N, 4) xyxy.
-            gt_instances: with ``bboxes`` (M, 4) xyxy and ``labels`` (M,); M may be 0.
-            gt_instances_ignore: with ``bboxes`` (R, 4), or None.
-            num_level_priors: priors in each level, summing to N; may also come second, as mmdet's ATSSHead passes it,
-                or be left out where ``pred_instances`` has ``level_ids`` (N,), ascending from 0.
-            img_meta: accepted so that assigners can be exchanged; not used.
-
-        Returns:
-            AssignResult whose ``max_overlaps`` (N,) is the quality of the match, 0 where there is none.
-
-        Raises:
-            ValueError: the levels don't sum to N, a field is missing or has the wrong shape, or on CPU is not finite.
-        """
-        priors, predicted, gts, labels = self.read_image(pred_instances, gt_instances)
-        level_sizes = self.read_level_sizes(pred_instances, num_level_priors, len(priors))
-        assignment = self.run(
-            atss,
-            priors,
-            gts,
-            level_sizes,
-            self.num_candidates,
-            self.ignored_priors(priors, self.read_regions(gt_instances_ignore)),
-            self._quality_of(priors, predicted, gts, labels),
-        )
-        return to_assign_result(assignment, labels)
-
-    def takes_images(self, num_level_priors: Sequence[int] | None = None, **shared: Any) -> bool:
-        """Where the calculator compares pair by pair and all images have the same levels."""
-        return num_level_priors is not None and getattr(self.iou_calculator, "takes_pairs", False)
-
-    def bytes_of(self, pred_instances: Any, num_gts: int) -> int:
-        """Those of the distances."""
-        return MATRICES * 4 * self.count(pred_instances) * num_gts
-
-    def assign_images(
-        self, images: Images, num_level_priors: Sequence[int] | None = None, **shared: Any
-    ) -> list[AssignResult]:
-        """Assign images at once, see ``assign_batch``: thresholds image by image, everything else for all."""
-        each, predicted, gts, labels = zip(*self.read_images(images))
-        level_sizes = self.read_level_sizes(images[0][0], num_level_priors, len(each[0]))
-        priors, shape = torch.stack(list(each)), (len(each), len(each[0]))  # (B, N, 4)
-        regions = [self.read_regions(ignore) for _, _, ignore, _ in images]
-        ignored = None
-        if any(region is not None for region in regions):
-            boxes = [priors.new_zeros(0, 4) if region is None else region for region in regions]
-            ignored = self.ignored_priors(priors, padded(boxes)[0])  # (B, N)
-        near = nearest_candidates(priors, padded(gts)[0], level_sizes, self.num_candidates, ignored)  # (B, M, K)
-
-        # From here on the ground truths stand one after another, T in all, and so do the priors.
-        counts = [len(own) for own in labels]
-        image, number = places(counts, priors)  # (T,) each
-        near, all_gts, all_priors = near[image, number], torch.cat(gts), priors.flatten(0, 1)
-        candidates = near + shape[1] * image[:, None]  # (T, K)
-        if self.alpha is None:
-            quality = self.overlaps_at(all_priors, all_gts, candidates)
-        else:
-            scores, decoded = zip(*predicted)
-            score = [own[part, classes[:, None]] for own, part, classes in zip(scores, near.split(counts), labels)]
-            quality = ddod_quality(
-                self.overlaps_at(torch.cat(decoded), all_gts, candidates), torch.cat(score), self.alpha
-            )
-        gt_index, quality = match_candidates(all_priors, all_gts, candidates, quality, counts)
-        background = all_negative(len(gt_index), priors)
-        if ignored is not None:
-            background = background.masked_fill(ignored.flatten(), IGNORED)
-        gt_index = torch.where(gt_index >= 0, number[gt_index.clamp(min=0)], background)
-        return to_assign_results(gt_index.view(shape), quality.view(shape), labels)
-
-    def read_image(self, pred_instances: Any, gt_instances: Any) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
-        """Priors, what DDOD's measure needs (scores and boxes), boxes and labels of the ground truths, checked."""
-        priors, *predicted = self.read_predictions(pred_instances, **self._fields_of(pred_instances))
-        gts, labels = self.read_ground_truths(gt_instances, predicted[0].shape[1] if predicted else None)
-        return priors, predicted, gts, labels
-
-    def _fields_of(self, pred_instances: Any) -> dict[str, Kind]:
-        """The fields that are read, with DDOD's measure those of the predictions, too."""
+    def fields_of(self, pred_instances: Any) -> Mapping[str, Kind]:
+        """What ``reads_of`` says, if the head passes it."""
         has_predictions = hasattr(pred_instances, "scores") and hasattr(pred_instances, "bboxes")
         if self.alpha is not None:
             if not has_predictions:
                 text = "which needs scores and bboxes in pred_instances; use DDODHead or alpha=None"
-                self.fail(f"alpha is {self.alpha}, {text}")
-            return {"priors": "boxes", "scores": "scores", "bboxes": "predicted"}
-        if has_predictions:
+                self.fail(f"alpha is {self.alpha}, {text}", pred_instances)
+        elif has_predictions:
             text = "pred_instances has scores and bboxes, not used without alpha; set alpha for DDOD's measure"
-            self.tell_once("predictions", text)
-        return {"priors": "boxes"}
+            self.warn_once("predictions", text)
+        return self.reads_of(self)
+
+    def can_batch(self) -> bool:
+        """Where the calculator compares pair by pair."""
+        return bool(self.promise("takes_pairs"))
+
+    def decide_images(self, images: Sequence[Inputs]) -> list[AssignResult]:
+        """Assign images with as many priors each."""
+        names = self.reads_of(self)
+        priors, *predicted = (cat_or_only([image.fields[name] for image in images]) for name in names)
+        gts, labels = cat_or_only([image.gts for image in images]), [image.labels for image in images]
+        if len(images) == 1:
+            ignored = self.ignored_priors(priors, images[0].regions)
+        else:
+            ignored = self.ignored_priors(priors.view(len(images), -1, 4), self.padded_regions(images))
+            ignored = None if ignored is None else ignored.flatten()
+        gt_index, quality = self.run(
+            atss_of_images,
+            priors,
+            gts,
+            images[0].level_sizes,
+            self.num_candidates,
+            ignored,
+            self._quality_of(priors, gts, labels, predicted),
+            not self.blockwise,
+            None if len(images) == 1 else [len(own) for own in labels],
+        )
+        if len(images) == 1:
+            return [to_assign_result(Assignment(gt_index, quality), labels[0])]
+        shape = (len(images), len(priors) // len(images))
+        return to_assign_results(gt_index.view(shape), quality.view(shape), labels)
 
     def _quality_of(
-        self, priors: Tensor, predicted: Sequence[Tensor], gts: Tensor, labels: Tensor
-    ) -> Callable[[slice, Tensor], Tensor]:
+        self, priors: Tensor, gts: Tensor, labels: Sequence[Tensor], predicted: Sequence[Tensor]
+    ) -> Quality:
+        """What ranks candidates, of priors, ground truths and predictions of all images one after another."""
         if self.alpha is None:
             return lambda block, near: self.overlaps_at(priors, gts[block], near)
-        (scores, boxes), alpha = predicted, self.alpha
+        (scores, boxes), alpha, classes = predicted, self.alpha, cat_or_only(labels)
 
         def quality_of(block: slice, near: Tensor) -> Tensor:
-            return ddod_quality(self.overlaps_at(boxes, gts[block], near), scores[near, labels[block, None]], alpha)
+            return ddod_quality(self.overlaps_at(boxes, gts[block], near), scores[near, classes[block, None]], alpha)
 
         return quality_of

@@ -5,30 +5,25 @@ Zhu et al., FSAF, CVPR 2019, arXiv:1903.00621, section 3.1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
-from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
-from visdet_assigners.assigners.memory import within_memory
-from visdet_assigners.assignment import (
-    IGNORED,
-    NEGATIVE,
-    Assignment,
-    AssignResult,
-    Deferred,
-    all_negative,
-    to_assign_result,
-)
-from visdet_assigners.functional.blocks import memory_budget, static_shapes
+from visdet_assigners.assigners.checking import checked
+from visdet_assigners.assigners.dense import DenseAssigner, DenseCommon
+from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, Deferred, all_negative
+from visdet_assigners.functional.blocks import static_shapes
 from visdet_assigners.functional.boxes import border_distance, box_area, box_overlaps
-from visdet_assigners.functional.inputs import Policy
 from visdet_assigners.functional.overlaps import near_blocks
-from visdet_assigners.functional.ties import ties_by_index
+from visdet_assigners.functional.select import ties_by_index
+from visdet_assigners.inputs import Inputs
+from visdet_assigners.options import number
 from visdet_assigners.registry import register
+from visdet_assigners.settings import memory_budget
 
 
 def scale_boxes(boxes: Tensor, scale: float) -> Tensor:
@@ -37,6 +32,10 @@ def scale_boxes(boxes: Tensor, scale: float) -> Tensor:
     return torch.cat([center - half, center + half], dim=1)
 
 
+@checked(
+    {"pos_scale": number, "neg_scale": number, "min_pos_iof": number},
+    priors="boxes", gts="truths", labels="labels", ignored="marks",
+)  # fmt: skip
 def center_region(
     priors: Tensor,
     gts: Tensor,
@@ -125,8 +124,11 @@ def listed(marks: Tensor, labels: Tensor) -> Tensor:
 
 
 @register
-class CenterRegionAssigner(OverlapMixin, BaseAssigner):
+class CenterRegionAssigner(DenseAssigner):
     """Assign priors by the cores of the ground truths, the smallest first: FSAF.
+
+    Reads ``priors`` (N, 4) xyxy; priors whose centre lies in the inner part of an ignore region are ignored.  Result:
+    ``max_overlaps`` None, and the extra property ``shadowed_labels`` (S, 2) that FSAFHead reads.
 
     Args:
         pos_scale: size of the core in parts of the box.
@@ -135,7 +137,10 @@ class CenterRegionAssigner(OverlapMixin, BaseAssigner):
         ignore_gt_scale: size of the part of an ignore region that counts.
         foreground_dominate: a positive prior in the shadow of a box of the same class stays positive.
         iou_calculator: configuration or object; plain IoU if None.
+        **common: see ``DenseAssigner``; ``ignore_iof_thr`` counts besides the centres.
     """
+
+    knobs: ClassVar[str] = "raise pos_scale, the part of the box that is positive"
 
     def __init__(
         self,
@@ -145,65 +150,28 @@ class CenterRegionAssigner(OverlapMixin, BaseAssigner):
         ignore_gt_scale: float = 0.5,
         foreground_dominate: bool = False,
         iou_calculator: Any = None,
-        *,
-        memory_budget: int | None = None,
-        compile: bool = False,
-        deterministic: bool | None = None,
-        on_nonfinite: Policy | None = None,
+        **common: Unpack[DenseCommon],
     ) -> None:
-        super().__init__(memory_budget, compile, deterministic, on_nonfinite)
-        self.pos_scale = pos_scale
-        self.neg_scale = neg_scale
-        self.min_pos_iof = min_pos_iof
-        self.ignore_gt_scale = ignore_gt_scale
+        super().__init__(**common)
+        self.pos_scale = self.number_of("pos_scale", pos_scale, least=0)
+        self.neg_scale = self.number_of("neg_scale", neg_scale, least=0)
+        self.min_pos_iof = self.number_of("min_pos_iof", min_pos_iof)
+        self.ignore_gt_scale = self.number_of("ignore_gt_scale", ignore_gt_scale, least=0)
         self.foreground_dominate = foreground_dominate
         self.build_calculator(iou_calculator)
 
-    @within_memory
-    @torch.no_grad()
-    def assign(
-        self,
-        pred_instances: Any,
-        gt_instances: Any,
-        gt_instances_ignore: Any = None,
-        *,
-        num_level_priors: Sequence[int] | None = None,
-        img_meta: Mapping[str, Any] | None = None,
-    ) -> AssignResult:
-        """Assign the priors of one image.
+    def uses_regions(self) -> bool:
+        """Always: the method defines them."""
+        return True
 
-        Args:
-            pred_instances: with ``priors`` (N, 4) xyxy; N may be 0.
-            gt_instances: with ``bboxes`` (M, 4) xyxy and ``labels`` (M,); M may be 0.
-            gt_instances_ignore: with ``bboxes`` (R, 4); priors whose centre lies in their inner part are ignored.
-            num_level_priors: accepted so that assigners can be exchanged; not used.
-            img_meta: accepted for the same reason; not used.
-
-        Returns:
-            AssignResult with ``max_overlaps`` None and the extra property ``shadowed_labels`` (S, 2) that FSAFHead
-            reads.
-
-        Raises:
-            ValueError: a field is missing or has the wrong shape, or on CPU is not finite.
-        """
-        (priors,) = self.read_predictions(pred_instances, priors="boxes")
-        gts, labels = self.read_ground_truths(gt_instances)
-        ignored = None
-        regions = self.read_regions(gt_instances_ignore)
-        if regions is not None:
+    def decide(self, image: Inputs) -> Assignment:
+        """Assign one image, not compiled: how many shadows there are depends on the data."""
+        priors, ignored = image.fields["priors"], None
+        if image.regions is not None:
             center = (priors[:, 2:4] + priors[:, :2]) / 2
-            inner = scale_boxes(regions, self.ignore_gt_scale)
+            inner = scale_boxes(image.regions, self.ignore_gt_scale)
             ignored = (border_distance(center[:, :1], center[:, 1:], inner) > 0).any(dim=1)
-        assignment = center_region(
-            priors,
-            gts,
-            labels,
-            self.pos_scale,
-            self.neg_scale,
-            self.min_pos_iof,
-            self.foreground_dominate,
-            ignored,
-            self.overlaps,
-            self.reach,
-        )
-        return to_assign_result(assignment, labels)
+        scales = (self.pos_scale, self.neg_scale, self.min_pos_iof, self.foreground_dominate)
+        reach = self.promise("reach")
+        match = center_region.__wrapped__  # type: ignore[attr-defined]
+        return match(priors, image.gts, image.labels, *scales, ignored, self.overlaps, reach)

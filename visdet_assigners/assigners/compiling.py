@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from visdet_assigners.functional.ties import order_ties_of_trace, ties_by_index
+from visdet_assigners.functional.select import ties_by_index
+from visdet_assigners.settings import order_ties_of_trace
 
 Result = TypeVar("Result")
 

@@ -5,38 +5,45 @@ Lyu et al., RTMDet, arXiv:2212.07784, section 3.3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
-from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
-from visdet_assigners.assigners.memory import within_memory
+from visdet_assigners.assigners.checking import checked
+from visdet_assigners.assigners.dense import FINER, DenseAssigner, DenseCommon
 from visdet_assigners.assigners.sim_ota import any_ground_truth, match_candidates
-from visdet_assigners.assignment import Assignment, AssignResult, all_negative, to_assign_result
-from visdet_assigners.functional.boxes import border_distance, box_center, box_iou
+from visdet_assigners.assignment import Assignment, all_negative
+from visdet_assigners.functional.boxes import border_distance, box_center
 from visdet_assigners.functional.costs import soft_label_cost, soft_label_terms
-from visdet_assigners.functional.inputs import Policy
 from visdet_assigners.functional.masks import center_of_mass
-from visdet_assigners.functional.overlaps import Overlaps
+from visdet_assigners.functional.overlaps import IOU, Measure
 from visdet_assigners.functional.tensors import evenly
+from visdet_assigners.functional.validity import Kind
+from visdet_assigners.inputs import Inputs
+from visdet_assigners.options import number, whole_number
 from visdet_assigners.registry import register
 
 EPS = 1e-7
 
 
+@checked(
+    {"topk": whole_number, "soft_center_radius": number, "iou_weight": number},
+    points="points", gts="truths", boxes="predicted", logits="scores", labels="labels",
+)  # fmt: skip
 def dynamic_soft_label(
     points: Tensor,
     gts: Tensor,
     labels: Tensor,
     boxes: Tensor,
     logits: Tensor,
-    centers: Tensor | None = None,
-    soft_center_radius: float = 3.0,
     topk: int = 13,
+    soft_center_radius: float = 3.0,
     iou_weight: float = 3.0,
-    overlaps: Overlaps = box_iou,
+    centers: Tensor | None = None,
+    measure: Measure = IOU,
 ) -> Assignment:
     """Match points to the ground truths of one image by the cost of their predictions.
 
@@ -50,11 +57,11 @@ def dynamic_soft_label(
         labels: (M,) classes.
         boxes: (N, 4) xyxy, predicted.
         logits: (N, C).
-        centers: (M, 2) x and y of the ground truths where they are not the middles of the boxes.
-        soft_center_radius: distance in strides at which the centre's cost is 1.
         topk: IoUs that are summed.
+        soft_center_radius: distance in strides at which the centre's cost is 1.
         iou_weight: weight of the IoU cost.
-        overlaps: gives the (m, N) IoUs of ground truths and predicted boxes.
+        centers: (M, 2) x and y of the ground truths where they are not the middles of the boxes.
+        measure: what takes the place of the IoU of ground truths and predicted boxes.
 
     Returns:
         Assignment with ``quality`` = IoU of the predicted with the matched box, 0 elsewhere.
@@ -84,21 +91,29 @@ def dynamic_soft_label(
             cls_cost = soft_label_cost(own_logits, labels[block], iou.T, if_absent).T
             return cls_cost + -torch.log(iou + EPS) * iou_weight + center_cost
 
-        return lambda block: overlaps(gts[block], own_boxes), cost_of
+        return lambda block: measure.overlaps(gts[block], own_boxes), cost_of
 
-    return match_candidates(any_ground_truth(inside, gts, len(points)), gts, costs, topk)
+    return match_candidates(any_ground_truth(inside, gts, len(points)), gts, costs, topk, measure.blockwise)
 
 
 @register
-class DynamicSoftLabelAssigner(OverlapMixin, BaseAssigner):
+class DynamicSoftLabelAssigner(DenseAssigner):
     """Assign points by the cost of their predictions with soft labels: RTMDet.
+
+    Reads ``priors`` (N, 3 or more) x, y and stride, ``bboxes`` (N, 4) xyxy decoded, and ``scores`` (N, C) logits.
+    Where the ground truths have ``masks`` (M, H, W), tensor or ``BitmapMasks``, their centres of mass take the place of
+    the boxes' middles.  Result: ``max_overlaps`` (N,) float32 is the IoU of the match, 0 where there is none.
 
     Args:
         soft_center_radius: distance in strides at which the centre's cost is 1.
         topk: IoUs whose sum is the number of positives of a ground truth.
         iou_weight: weight of the IoU cost.
         iou_calculator: configuration or object; plain IoU if None.
+        **common: see ``DenseAssigner``.
     """
+
+    knobs: ClassVar[str] = f"raise topk; {FINER}"
+    reads: ClassVar[Mapping[str, Kind]] = {"priors": "points", "bboxes": "predicted", "scores": "scores"}
 
     def __init__(
         self,
@@ -106,68 +121,30 @@ class DynamicSoftLabelAssigner(OverlapMixin, BaseAssigner):
         topk: int = 13,
         iou_weight: float = 3.0,
         iou_calculator: Any = None,
-        *,
-        memory_budget: int | None = None,
-        compile: bool = False,
-        deterministic: bool | None = None,
-        on_nonfinite: Policy | None = None,
+        **common: Unpack[DenseCommon],
     ) -> None:
-        super().__init__(memory_budget, compile, deterministic, on_nonfinite)
-        if topk < 1:
-            self.fail(f"topk is {topk}; at least 1 is needed")
-        self.check_weights(iou_weight=iou_weight)
-        self.soft_center_radius = soft_center_radius
-        self.topk = topk
-        self.iou_weight = iou_weight
+        super().__init__(**common)
+        self.soft_center_radius = self.number_of("soft_center_radius", soft_center_radius)
+        self.topk = self.count_of("topk", topk)
+        self.iou_weight = self.number_of("iou_weight", iou_weight)
         self.build_calculator(iou_calculator)
 
-    @within_memory
-    @torch.no_grad()
-    def assign(
-        self,
-        pred_instances: Any,
-        gt_instances: Any,
-        gt_instances_ignore: Any = None,
-        *,
-        num_level_priors: Sequence[int] | None = None,
-        img_meta: Mapping[str, Any] | None = None,
-    ) -> AssignResult:
-        """Assign the points of one image.
-
-        Args:
-            pred_instances: with ``priors`` (N, 3 or more) x, y and stride, ``bboxes`` (N, 4) xyxy decoded, and
-                ``scores`` (N, C) logits; N may be 0.
-            gt_instances: with ``bboxes`` (M, 4) xyxy and ``labels`` (M,); M may be 0.  Where there are ``masks``
-                (M, H, W), tensor or ``BitmapMasks``, their centres of mass take the place of the boxes' middles.
-            gt_instances_ignore: not used: the method defines no ignore regions.
-            num_level_priors: accepted so that assigners can be exchanged; not used.
-            img_meta: accepted for the same reason; not used.
-
-        Returns:
-            AssignResult whose ``max_overlaps`` (N,) float32 is the IoU of the match, 0 where there is none.
-
-        Raises:
-            ValueError: a field is missing or has the wrong shape, or on CPU is not finite.
-        """
-        points, boxes, logits = self.read_predictions(
-            pred_instances, priors="points", bboxes="predicted", scores="scores"
-        )
-        gts, labels = self.read_ground_truths(gt_instances, logits.shape[1])
-        self.without_regions(gt_instances_ignore)
-        masks: Any = getattr(gt_instances, "masks", None)
+    def decide(self, image: Inputs) -> Assignment:
+        """Assign one image."""
+        points, boxes, logits = image.fields.values()
+        masks: Any = getattr(image.truths, "masks", None)
         if hasattr(masks, "to_tensor"):  # mmdet's own containers
-            masks = masks.to_tensor(torch.bool, gts.device)
-        assignment = self.run(
+            masks = masks.to_tensor(torch.bool, image.gts.device)
+        return self.run(
             dynamic_soft_label,
             points,
-            gts,
-            labels,
+            image.gts,
+            image.labels,
             boxes,
             logits,
-            None if masks is None else center_of_mass(masks),
-            self.soft_center_radius,
             self.topk,
+            self.soft_center_radius,
             self.iou_weight,
-            self.overlaps,
+            None if masks is None else center_of_mass(masks),
+            self.measure,
         )
-        return to_assign_result(assignment, labels)

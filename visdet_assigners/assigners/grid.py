@@ -6,28 +6,31 @@ Redmon and Farhadi, YOLOv3, arXiv:1804.02767, section 2.1.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
-from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
-from visdet_assigners.assigners.max_iou import Threshold, check_thresholds, threshold_band
-from visdet_assigners.assigners.memory import within_memory
-from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, all_negative, to_assign_result
+from visdet_assigners.assigners.checking import checked
+from visdet_assigners.assigners.dense import DenseAssigner, DenseCommon
+from visdet_assigners.assigners.max_iou import THRESHOLDS, Threshold, band_of
+from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, all_negative
 from visdet_assigners.functional.blocks import static_shapes
-from visdet_assigners.functional.boxes import box_iou
-from visdet_assigners.functional.inputs import Policy
 from visdet_assigners.functional.overlaps import (
-    Overlaps,
+    IOU,
+    Measure,
     OverlapTable,
     best_ground_truths,
     best_priors,
     overlap_table,
 )
+from visdet_assigners.functional.validity import Kind
+from visdet_assigners.inputs import Inputs
 from visdet_assigners.registry import register
 
 
+@checked(THRESHOLDS, priors="boxes", gts="truths", responsible="flags")
 def grid(
     priors: Tensor,
     gts: Tensor,
@@ -36,8 +39,7 @@ def grid(
     neg_iou_thr: Threshold,
     min_pos_iou: float = 0.0,
     gt_max_assign_all: bool = True,
-    overlaps: Overlaps = box_iou,
-    reach: float | None = 0.0,
+    measure: Measure = IOU,
 ) -> Assignment:
     """Match responsible priors by thresholds on the overlaps.
 
@@ -53,27 +55,26 @@ def grid(
         neg_iou_thr: IoU up to which a prior is negative, or (low, high): above low and up to high.
         min_pos_iou: IoU above which a ground truth takes its best prior.
         gt_max_assign_all: a ground truth takes all the priors that share its best IoU; otherwise the first.
-        overlaps: gives the (M, N) overlaps of ground truths and priors.
-        reach: pixels from which on boxes apart overlap by exactly 0, None if unknown.
+        measure: what takes the place of the IoU.
 
     Returns:
         Assignment with ``quality`` = best IoU of responsible priors, -1 of others.
     """
     if len(gts) == 0 or len(priors) == 0:
         return Assignment(all_negative(len(priors), priors), priors.new_zeros(len(priors)))
-    low, high = threshold_band(neg_iou_thr)
+    low, high = band_of(neg_iou_thr)
     candidates = priors[:, None]  # (N, 1, 4)
-    best, _, _ = best_ground_truths(overlap_table(candidates, gts, overlaps, reach))
+    best, _, _ = best_ground_truths(overlap_table(candidates, gts, measure))
     above_low = best > low if isinstance(neg_iou_thr, Sequence) else best >= low
     gt_index = torch.where(above_low & (best <= high), NEGATIVE, IGNORED)
 
     if static_shapes(gts.device):
-        table = overlap_table(candidates, gts, overlaps, reach, ignored=~responsible)
+        table = overlap_table(candidates, gts, measure, ignored=~responsible)
         decided, quality = match_responsible(table, pos_iou_thr, min_pos_iou, gt_max_assign_all)
         return Assignment(torch.where(responsible & (decided >= 0), decided, gt_index), quality)
     rows, quality = responsible.nonzero()[:, 0], torch.full_like(best, -1)
     if len(rows):
-        table = overlap_table(candidates[rows], gts, overlaps, reach)
+        table = overlap_table(candidates[rows], gts, measure)
         decided, overlap = match_responsible(table, pos_iou_thr, min_pos_iou, gt_max_assign_all)
         gt_index = gt_index.index_copy(0, rows, torch.where(decided >= 0, decided, gt_index[rows]))
         quality = quality.index_copy(0, rows, overlap)
@@ -91,8 +92,11 @@ def match_responsible(
 
 
 @register
-class GridAssigner(OverlapMixin, BaseAssigner):
+class GridAssigner(DenseAssigner):
     """Assign anchors of the cells that hold object centres: YOLOv3.
+
+    Reads ``priors`` (N, 4) xyxy and ``responsible_flags`` (N,) bool or 0 and 1.  Result: ``max_overlaps`` (N,) is the
+    best IoU of responsible anchors, -1 of others.
 
     Args:
         pos_iou_thr: IoU above which a responsible anchor is positive.
@@ -100,9 +104,15 @@ class GridAssigner(OverlapMixin, BaseAssigner):
         min_pos_iou: IoU above which a ground truth takes its best responsible anchor.
         gt_max_assign_all: a ground truth takes all the anchors that share its best IoU; otherwise the first.
         iou_calculator: configuration or object; plain IoU if None.
+        **common: see ``DenseAssigner``.
 
     Differs from mmdet: an int as ``neg_iou_thr`` works.
     """
+
+    knobs: ClassVar[str] = "two objects in one cell compete for its anchors: a finer stride, or more anchors in a cell"
+    reads: ClassVar[Mapping[str, Kind]] = {"priors": "boxes", "responsible_flags": "flags"}
+    needs_geometry: ClassVar[bool] = False
+    priors_first: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -111,59 +121,15 @@ class GridAssigner(OverlapMixin, BaseAssigner):
         min_pos_iou: float = 0.0,
         gt_max_assign_all: bool = True,
         iou_calculator: Any = None,
-        *,
-        memory_budget: int | None = None,
-        compile: bool = False,
-        deterministic: bool | None = None,
-        on_nonfinite: Policy | None = None,
+        **common: Unpack[DenseCommon],
     ) -> None:
-        super().__init__(memory_budget, compile, deterministic, on_nonfinite)
-        self.pos_iou_thr = pos_iou_thr
-        self.neg_iou_thr = neg_iou_thr
-        self.min_pos_iou = min_pos_iou
-        self.gt_max_assign_all = gt_max_assign_all
+        super().__init__(**common)
         self.build_calculator(iou_calculator)
-        check_thresholds(self, pos_iou_thr, neg_iou_thr)
+        self.set_thresholds(pos_iou_thr, neg_iou_thr, min_pos_iou)
+        self.gt_max_assign_all = gt_max_assign_all
 
-    @within_memory
-    @torch.no_grad()
-    def assign(
-        self,
-        pred_instances: Any,
-        gt_instances: Any,
-        gt_instances_ignore: Any = None,
-        *,
-        num_level_priors: Sequence[int] | None = None,
-        img_meta: Mapping[str, Any] | None = None,
-    ) -> AssignResult:
-        """Assign the anchors of one image.
-
-        Args:
-            pred_instances: with ``priors`` (N, 4) xyxy and ``responsible_flags`` (N,) bool or 0 and 1; N may be 0.
-            gt_instances: with ``bboxes`` (M, 4) xyxy and ``labels`` (M,); M may be 0.
-            gt_instances_ignore: not used: the method defines no ignore regions.
-            num_level_priors: accepted so that assigners can be exchanged; not used.
-            img_meta: accepted for the same reason; not used.
-
-        Returns:
-            AssignResult whose ``max_overlaps`` (N,) is the best IoU of responsible anchors, -1 of others.
-
-        Raises:
-            ValueError: a field is missing or has the wrong shape, or on CPU is not finite.
-        """
-        priors, responsible = self.read_predictions(pred_instances, priors="boxes", responsible_flags="flags")
-        gts, labels = self.read_ground_truths(gt_instances)
-        self.without_regions(gt_instances_ignore)
-        assignment = self.run(
-            grid,
-            priors,
-            gts,
-            responsible,
-            self.pos_iou_thr,
-            self.neg_iou_thr,
-            self.min_pos_iou,
-            self.gt_max_assign_all,
-            self.overlaps,
-            self.reach,
-        )
-        return to_assign_result(assignment, labels)
+    def decide(self, image: Inputs) -> Assignment:
+        """Assign one image."""
+        priors, responsible = image.fields.values()
+        thresholds = (self.pos_iou_thr, self.neg_iou_thr, self.min_pos_iou, self.gt_max_assign_all)
+        return self.run(grid, priors, image.gts, responsible, *thresholds, self.measure)

@@ -8,17 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
+import torch  # noqa: F401  (the example)
 from torch import Tensor
+from typing_extensions import Unpack
 
+from visdet_assigners.assigners.base import Common, in_either_order
+from visdet_assigners.assigners.calling import assigner_method
+from visdet_assigners.assigners.checking import checked
 from visdet_assigners.assigners.matching import Image, MatchingAssigner
-from visdet_assigners.assigners.memory import within_memory
 from visdet_assigners.assignment import Assignment, AssignResult, to_assign_results
-from visdet_assigners.functional.inputs import Policy
 from visdet_assigners.functional.lsap import InvalidCostError, matched_columns
 from visdet_assigners.registry import build, register
 
 
+@checked(cost="numbers")
 def hungarian(cost: Tensor) -> Assignment:
     """Match predictions and ground truths one to one at the lowest total cost.
 
@@ -46,6 +49,7 @@ class HungarianAssigner(MatchingAssigner):
             IoUCost giou, each of weight 1), and so are all three without any argument.
         reg_cost: box cost of that form.
         iou_cost: overlap cost of that form.
+        **common: see ``BaseAssigner``.
 
     Raises:
         ValueError: both forms are given, or an empty list.
@@ -66,12 +70,9 @@ class HungarianAssigner(MatchingAssigner):
         cls_cost: Any = None,
         reg_cost: Any = None,
         iou_cost: Any = None,
-        memory_budget: int | None = None,
-        compile: bool = False,
-        deterministic: bool | None = None,
-        on_nonfinite: Policy | None = None,
+        **common: Unpack[Common],
     ) -> None:
-        super().__init__(memory_budget, compile, deterministic, on_nonfinite)
+        super().__init__(**common)
         old_form = {"cls_cost": cls_cost, "reg_cost": reg_cost, "iou_cost": iou_cost}
         if match_costs is not None:
             given = [name for name, cost in old_form.items() if cost is not None]
@@ -93,8 +94,8 @@ class HungarianAssigner(MatchingAssigner):
         """All of them; subclasses may leave some out."""
         return self.match_costs
 
-    @within_memory
-    @torch.no_grad()
+    @in_either_order
+    @assigner_method
     def assign(
         self,
         pred_instances: Any,
@@ -121,10 +122,11 @@ class HungarianAssigner(MatchingAssigner):
             ValueError: a field is missing, a label is no class of the scores, or a cost is not finite: named with the
                 cost and, where ``img_meta`` tells, the image.
         """
+        if img_meta is not None and not isinstance(img_meta, Mapping):
+            img_meta = None  # ignore regions, third as in dense heads
         return self.match([(pred_instances, gt_instances, img_meta)])[0]
 
-    @within_memory
-    @torch.no_grad()
+    @assigner_method
     def assign_batch(
         self,
         pred_list: Sequence[Any],
@@ -138,19 +140,20 @@ class HungarianAssigner(MatchingAssigner):
         On a device the costs of images alike are worked out at once, see ``total_costs``.  The arguments are those of
         ``BaseAssigner.assign_batch``.
         """
-        return self.match(self.images_of(pred_list, gt_list, img_metas))
+        return self.match(self.zip_images(pred_list, gt_list, img_metas))
 
     def match(self, images: Sequence[Image]) -> list[AssignResult]:
         """Match images, each given as predictions, ground truths and meta data."""
-        labels = [self.check(*image) for image in images]
-        self.call.settle()
-        batches = self.total_costs(images, labels)
-        counts = [[len(labels[number]) for number in own] for own, _ in batches]
+        read = self.read_images(images)
+        batches = self.total_costs(read)
+        counts = [[len(read[number].labels) for number in own] for own, _ in batches]
+        never = [self.never_matched([read[number] for number in own]) for own, _ in batches]
+        tolerate = self.report_bad_costs if self.replaces else None
         try:
-            decided = matched_columns([cost for _, cost in batches], counts, self.replaces)
+            decided = matched_columns([cost for _, cost in batches], counts, tolerate, never) if batches else []
         except InvalidCostError as error:
-            self.fail_for(error, [number for own, _ in batches for number in own], images)
+            self.fail_for(error, [number for own, _ in batches for number in own], read)
         results: dict[int, AssignResult] = {}
         for (own, _), gt_index in zip(batches, decided):
-            results.update(zip(own, to_assign_results(gt_index, None, [labels[number] for number in own])))
+            results.update(zip(own, to_assign_results(gt_index, None, [read[number].labels for number in own])))
         return [results[number] for number in range(len(images))]

@@ -11,10 +11,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor
+from typing_extensions import Unpack
 
+from visdet_assigners.assigners.base import Common
 from visdet_assigners.assigners.hungarian import HungarianAssigner
 from visdet_assigners.assignment import AssignResult
-from visdet_assigners.functional.inputs import Policy
 from visdet_assigners.registry import build, register
 
 
@@ -30,6 +31,7 @@ class MaskHungarianAssigner(HungarianAssigner):
         cls_cost: configuration or object of the class cost; ClassificationCost if None.
         mask_cost: of the first mask cost; FocalLossCost with ``binary_input`` if None.
         dice_cost: of the second; DiceCost if None.
+        **common: see ``BaseAssigner``.
 
     Example:
         >>> import torch
@@ -48,23 +50,13 @@ class MaskHungarianAssigner(HungarianAssigner):
         cls_cost: Any = None,
         mask_cost: Any = None,
         dice_cost: Any = None,
-        *,
-        memory_budget: int | None = None,
-        compile: bool = False,
-        deterministic: bool | None = None,
-        on_nonfinite: Policy | None = None,
+        **common: Unpack[Common],
     ) -> None:
         self.cls_cost = build(cls_cost or {"type": "ClassificationCost"})
         self.mask_cost = build(mask_cost or {"type": "FocalLossCost", "binary_input": True})
         self.dice_cost = build(dice_cost or {"type": "DiceCost"})
 
-        super().__init__(
-            [self.cls_cost, self.mask_cost, self.dice_cost],
-            memory_budget=memory_budget,
-            compile=compile,
-            deterministic=deterministic,
-            on_nonfinite=on_nonfinite,
-        )
+        super().__init__([self.cls_cost, self.mask_cost, self.dice_cost], **common)
 
     def costs_for(self, pred_instances: Any) -> Sequence[Any]:
         """The costs of non-zero weight, without the class cost where the predictions have no scores."""

@@ -6,18 +6,21 @@ Ren et al., Faster R-CNN, NeurIPS 2015, arXiv:1506.01497, section 3.1.2.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
-from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin, in_either_order
-from visdet_assigners.assigners.memory import within_memory
-from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, all_negative, to_assign_result
-from visdet_assigners.functional.boxes import INSIDE, border_distance, box_iou
-from visdet_assigners.functional.inputs import Policy
+from visdet_assigners.assigners.base import Common
+from visdet_assigners.assigners.checking import Option, checked
+from visdet_assigners.assigners.dense import DenseAssigner
+from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, all_negative
+from visdet_assigners.functional.boxes import INSIDE, border_distance
+from visdet_assigners.functional.jitter import spread_repeated_boxes
 from visdet_assigners.functional.overlaps import (
-    Overlaps,
+    IOU,
+    Measure,
     OverlapTable,
     best_ground_truths,
     best_priors,
@@ -25,26 +28,36 @@ from visdet_assigners.functional.overlaps import (
     table_of,
 )
 from visdet_assigners.functional.tensors import padded
-from visdet_assigners.iou_calculators import IoUCalculator
+from visdet_assigners.inputs import Inputs
+from visdet_assigners.options import number, threshold_band
 from visdet_assigners.registry import register
 
 Threshold = float | Sequence[float]
+THRESHOLDS: dict[str, Option] = {"pos_iou_thr": number, "neg_iou_thr": threshold_band, "min_pos_iou": number}
+"""How the thresholds are checked."""
 
 
-def threshold_band(threshold: Threshold) -> tuple[float, float]:
+def band_of(threshold: Threshold) -> tuple[float, float]:
     """A pair as it is, one number as (0, number)."""
     return (threshold[0], threshold[1]) if isinstance(threshold, Sequence) else (0.0, threshold)
 
 
-def check_thresholds(assigner: BaseAssigner, pos_iou_thr: float, neg_iou_thr: Threshold) -> None:
-    """Raise in the name of an assigner if its thresholds are none, and warn once if they cross."""
-    if isinstance(neg_iou_thr, Sequence) and len(neg_iou_thr) != 2:
-        assigner.fail(f"neg_iou_thr is {neg_iou_thr!r}; one number or (low, high) is expected")
-    if threshold_band(neg_iou_thr)[1] > pos_iou_thr:
-        text = f"neg_iou_thr {neg_iou_thr} is above pos_iou_thr {pos_iou_thr}; priors between the two become positive"
-        assigner.tell_once("thresholds", text)
+class IoUThresholds(NamedTuple):
+    """The rule in numbers, see `match_by_iou`."""
+
+    pos_iou_thr: float
+    neg_iou_thr: Threshold
+    min_pos_iou: float = 0.0
+    gt_max_assign_all: bool = True
+    match_low_quality: bool = True
+
+    @property
+    def negative_band(self) -> tuple[float, float]:
+        """From which IoU on, and below which, a prior is negative."""
+        return band_of(self.neg_iou_thr)
 
 
+@checked(THRESHOLDS, priors="boxes", gts="truths", ignored="marks")
 def max_iou(
     priors: Tensor,
     gts: Tensor,
@@ -54,30 +67,41 @@ def max_iou(
     gt_max_assign_all: bool = True,
     match_low_quality: bool = True,
     ignored: Tensor | None = None,
+    measure: Measure = IOU,
 ) -> Assignment:
     """Match each prior to the ground truth it overlaps most, by fixed thresholds.
 
-    See ``match_by_iou`` for the rule; this computes the IoU.
+    A prior is negative when its best IoU is below ``neg_iou_thr``, positive for its best ground truth when that IoU
+    reaches ``pos_iou_thr``, and ignored between the two.  Then, if ``match_low_quality``, every ground truth takes the
+    prior that overlaps it most, whatever that prior had; of several ground truths the last wins.
 
     Args:
         priors: (N, 4) xyxy, pixels; N may be 0.
         gts: (M, 4) xyxy, pixels; M may be 0.
-        pos_iou_thr: as in ``match_by_iou``, and so are the others.
-        neg_iou_thr: see there.
-        min_pos_iou: see there.
-        gt_max_assign_all: see there.
-        match_low_quality: see there.
-        ignored: see there.
+        pos_iou_thr: least IoU of a positive.
+        neg_iou_thr: IoU below which a prior is negative, or (low, high): negative from low to below high.
+        min_pos_iou: least IoU of a low-quality match.
+        gt_max_assign_all: a ground truth takes all the priors that share its best IoU; otherwise the first of them.
+        match_low_quality: whether ground truths take their best priors.
+        ignored: (N,) bool, priors to leave out of the loss.
+        measure: what takes the place of the IoU.
+
+    Returns:
+        Assignment with ``quality`` = IoU with the best ground truth (also where a low-quality match gave the prior
+        to another), -1 where ignored by ``ignored``.
+
+    Differs from mmdet: a ground truth that overlaps no prior takes none (mmdet gives it every prior of IoU 0 when
+    ``min_pos_iou`` is 0); ignore regions hold in images without ground truths.
 
     Example:
         >>> priors = torch.tensor([[0., 0., 10., 10.], [10., 10., 20., 20.]])
         >>> max_iou(priors, torch.tensor([[0., 0., 10., 9.]]), 0.5, 0.5).gt_index
         tensor([ 0, -1])
     """
-    thresholds = (pos_iou_thr, neg_iou_thr, min_pos_iou, gt_max_assign_all, match_low_quality)
     if len(priors) == 0 or len(gts) == 0:
         return nothing_to_match(len(priors), priors, ignored)
-    return Assignment(*match_boxes(priors[:, None], gts, box_iou, 0.0, ignored, *thresholds))
+    thresholds = IoUThresholds(pos_iou_thr, neg_iou_thr, min_pos_iou, gt_max_assign_all, match_low_quality)
+    return Assignment(*match_boxes(priors[:, None], gts, measure, ignored, thresholds))
 
 
 def nothing_to_match(num_priors: int, like: Tensor, ignored: Tensor | None = None) -> Assignment:
@@ -88,6 +112,7 @@ def nothing_to_match(num_priors: int, like: Tensor, ignored: Tensor | None = Non
     return Assignment(gt_index, quality)
 
 
+@checked(THRESHOLDS, iou="numbers", ignored="marks")
 def match_by_iou(
     iou: Tensor,
     pos_iou_thr: float,
@@ -97,76 +122,54 @@ def match_by_iou(
     match_low_quality: bool = True,
     ignored: Tensor | None = None,
 ) -> Assignment:
-    """Match by thresholds on given overlaps.
-
-    A prior is negative when its best IoU is below ``neg_iou_thr``, positive for its best ground truth when that IoU
-    reaches ``pos_iou_thr``, and ignored between the two.  Then, if ``match_low_quality``, every ground truth takes the
-    prior that overlaps it most, whatever that prior had; of several ground truths the last wins.
+    """Match by the rule of `max_iou` on given overlaps.
 
     Args:
         iou: (N, M); either may be 0.
-        pos_iou_thr: least IoU of a positive.
-        neg_iou_thr: IoU below which a prior is negative, or (low, high): negative from low to below high.
-        min_pos_iou: least IoU of a low-quality match.
-        gt_max_assign_all: a ground truth takes all the priors that share its best IoU; otherwise the first of them.
-        match_low_quality: whether ground truths take their best priors.
-        ignored: (N,) bool, priors to leave out of the loss.
-
-    Returns:
-        Assignment with ``quality`` = IoU with the best ground truth (also where a low-quality match gave the prior
-        to another), -1 where ignored by ``ignored``.
-
-    Differs from mmdet: a ground truth that overlaps no prior takes none (mmdet gives it every prior of IoU 0 when
-    ``min_pos_iou`` is 0); ignore regions hold in images without ground truths.
+        pos_iou_thr: as in `max_iou`, and so are the others.
+        neg_iou_thr: see there.
+        min_pos_iou: see there.
+        gt_max_assign_all: see there.
+        match_low_quality: see there.
+        ignored: see there.
     """
     num_priors, num_gts = iou.shape
     if num_gts == 0 or num_priors == 0:
         return nothing_to_match(num_priors, iou, ignored)
     if ignored is not None:
         iou = iou.masked_fill(ignored[:, None], -1)
-    table = table_of(iou.T)
-    thresholds = (pos_iou_thr, neg_iou_thr, min_pos_iou, gt_max_assign_all, match_low_quality)
-    return Assignment(*match_table(table, *thresholds))
+    thresholds = IoUThresholds(pos_iou_thr, neg_iou_thr, min_pos_iou, gt_max_assign_all, match_low_quality)
+    return Assignment(*match_table(table_of(iou.T), thresholds))
 
 
-def match_table(
-    table: OverlapTable,
-    pos_iou_thr: float,
-    neg_iou_thr: Threshold,
-    min_pos_iou: float = 0.0,
-    gt_max_assign_all: bool = True,
-    match_low_quality: bool = True,
-) -> tuple[Tensor, Tensor]:
-    """Match as `match_by_iou` does, the overlaps being computed in blocks, twice where low-quality matches count.
+def match_table(table: OverlapTable, thresholds: IoUThresholds) -> tuple[Tensor, Tensor]:
+    """Match by thresholds, the overlaps being computed in blocks, twice where low-quality matches count.
 
     Args:
         table: of M ground truths and N priors, neither 0.
-        pos_iou_thr: see `match_by_iou`, and so for the others.
-        neg_iou_thr: see there.
-        min_pos_iou: see there.
-        gt_max_assign_all: see there.
-        match_low_quality: see there.
+        thresholds: the rule.
 
     Returns:
         ``gt_index`` (..., N) and ``quality`` (..., N) of the `Assignment`; the first dimensions are images.
     """
-    quality, best_gt, block_best = best_ground_truths(table, least=pos_iou_thr)
-    low, high = threshold_band(neg_iou_thr)
+    quality, best_gt, block_best = best_ground_truths(table, least=thresholds.pos_iou_thr)
+    low, high = thresholds.negative_band
     negative = (quality >= low) & (quality < high)
     gt_index = torch.full_like(best_gt, IGNORED).masked_fill_(negative, NEGATIVE)
-    gt_index = torch.where(quality >= pos_iou_thr, best_gt, gt_index)
-    if match_low_quality:
+    gt_index = torch.where(quality >= thresholds.pos_iou_thr, best_gt, gt_index)
+    if thresholds.match_low_quality:
         best = block_best.amax(dim=-2)  # (..., M)
-        taken_by = best_priors(table, block_best, (best >= min_pos_iou) & (best > 0), gt_max_assign_all)
+        allowed = (best >= thresholds.min_pos_iou) & (best > 0)
+        taken_by = best_priors(table, block_best, allowed, thresholds.gt_max_assign_all)
         gt_index = torch.where(taken_by >= 0, taken_by, gt_index)
     return gt_index, quality
 
 
 def match_boxes(
-    candidates: Tensor, gts: Tensor, overlaps: Overlaps, reach: float | None, ignored: Tensor | None, *thresholds: Any
+    candidates: Tensor, gts: Tensor, measure: Measure, ignored: Tensor | None, thresholds: IoUThresholds
 ) -> tuple[Tensor, Tensor]:
-    """Match as `match_table` does with these thresholds; the other arguments are those of `overlap_table`."""
-    return match_table(overlap_table(candidates, gts, overlaps, reach, ignored), *thresholds)
+    """Match as `match_table` does; the other arguments are those of `overlap_table`."""
+    return match_table(overlap_table(candidates, gts, measure, ignored), thresholds)
 
 
 def ignore_outside(gt_index: Tensor, priors: Tensor, gts: Tensor) -> Tensor:
@@ -186,49 +189,12 @@ def ignore_outside(gt_index: Tensor, priors: Tensor, gts: Tensor) -> Tensor:
     return gt_index.masked_fill((gt_index >= 0) & outside, IGNORED)
 
 
-def spread_repeated_boxes(
-    boxes: Tensor, calculator: IoUCalculator, iou_thr: float = 0.97, perm_range: float = 0.01
-) -> Tensor:
-    """Move boxes that stand more than once a little apart, so that each can be some prior's best.
-
-    Every coordinate is multiplied by a number drawn from 1 - ``perm_range`` to 1 + ``perm_range``; a draw that inverts
-    a box or falls below ``iou_thr`` is drawn again, five times at most, from a narrower range.
-
-    Args:
-        boxes: (M, 4) xyxy.
-        calculator: pairwise overlaps.
-        iou_thr: least IoU with the original box of the first draw; 0.97 in later draws, as in mmdet.
-        perm_range: half width of the factors.
-
-    Returns:
-        (M, 4), a copy.
-
-    The draws come from torch's global generator in mmdet's order, so that the same seed gives the same boxes.  This is
-    the one place that loops over boxes: how many are drawn depends on each outcome.
-    """
-    boxes = boxes.clone()
-    for box in boxes.unique(dim=0):
-        same = (boxes == box).all(dim=1)
-        if int(same.sum()) != 1:
-            boxes[same] = _draw_around(boxes[same], calculator, iou_thr, perm_range)
-    return boxes
-
-
-def _draw_around(boxes: Tensor, calculator: IoUCalculator, iou_thr: float, perm_range: float) -> Tensor:
-    original = boxes.unique(dim=0)
-    drawn = boxes
-    for attempt in range(6):
-        drawn = boxes * torch.empty_like(boxes).uniform_(1 - perm_range, 1 + perm_range)
-        upright = (drawn[:, 2:] > drawn[:, :2]).all()
-        if upright and not (calculator(original, drawn) < iou_thr).any():
-            break
-        iou_thr, perm_range = 0.97, max(perm_range - attempt * 0.001, 1e-3)
-    return drawn
-
-
 @register
-class MaxIoUAssigner(OverlapMixin, BaseAssigner):
+class MaxIoUAssigner(DenseAssigner):
     """Assign priors to ground truths by fixed IoU thresholds: RPN, R-CNN, RetinaNet, SSD.
+
+    Reads ``priors`` (N, 4) xyxy, or boxes of any other form that ``iou_calculator`` knows, as rotated ones.  Result:
+    ``max_overlaps`` (N,) is the best IoU of each prior, -1 where an ignore region covers it.
 
     The attributes are read at each call, so that heads may change the thresholds while training (Dynamic R-CNN does).
 
@@ -243,11 +209,12 @@ class MaxIoUAssigner(OverlapMixin, BaseAssigner):
         gpu_assign_thr: with more ground truths than this, work on the CPU; off when not above 0.
         iou_calculator: configuration or object; plain IoU if None.
         perm_repeat_gt_cfg: ``dict(iou_thr=..., perm_range=...)`` moves repeated boxes apart, see
-            ``spread_repeated_boxes``; None leaves them.
+            ``functional.jitter.spread_repeated_boxes``; None leaves them.
         ignore_outside_gt: ignore positives whose centre lies outside their ground truth, see ``ignore_outside``; for
             heads with centerness, which have no target there.
+        **common: see ``BaseAssigner``.
 
-    Differs from mmdet: thresholds may be ints, numpy numbers or lists; see ``match_by_iou`` for the rest.
+    Differs from mmdet: thresholds may be ints, numpy numbers or lists; see ``max_iou`` for the rest.
 
     Example:
         >>> from types import SimpleNamespace as Instances
@@ -258,6 +225,13 @@ class MaxIoUAssigner(OverlapMixin, BaseAssigner):
         >>> result.gt_inds, result.labels
         (tensor([1, 0]), tensor([ 7, -1]))
     """
+
+    knobs: ClassVar[str] = (
+        "lower pos_iou_thr and neg_iou_thr, keep match_low_quality=True with a low min_pos_iou, or give "
+        "the anchor generator scales nearer to these objects; ATSSAssigner sets a threshold for each object"
+    )
+    handles_regions: ClassVar[bool] = True
+    priors_first: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -273,145 +247,72 @@ class MaxIoUAssigner(OverlapMixin, BaseAssigner):
         perm_repeat_gt_cfg: Mapping[str, float] | None = None,
         *,
         ignore_outside_gt: bool = False,
-        memory_budget: int | None = None,
-        compile: bool = False,
-        deterministic: bool | None = None,
-        on_nonfinite: Policy | None = None,
+        **common: Unpack[Common],
     ) -> None:
-        super().__init__(memory_budget, compile, deterministic, on_nonfinite)
-        self.pos_iou_thr = pos_iou_thr
-        self.neg_iou_thr = neg_iou_thr
-        self.min_pos_iou = min_pos_iou
+        super().__init__(ignore_iof_thr=ignore_iof_thr, **common)
+        self.build_calculator(iou_calculator)
+        self.set_thresholds(pos_iou_thr, neg_iou_thr, min_pos_iou)
         self.gt_max_assign_all = gt_max_assign_all
-        self.ignore_iof_thr = ignore_iof_thr
         self.ignore_wrt_candidates = ignore_wrt_candidates
         self.match_low_quality = match_low_quality
-        self.gpu_assign_thr = gpu_assign_thr
+        self.gpu_assign_thr = self.number_of("gpu_assign_thr", gpu_assign_thr, finite=False)
         self.perm_repeat_gt_cfg = perm_repeat_gt_cfg
         self.ignore_outside_gt = ignore_outside_gt
-        self.build_calculator(iou_calculator)
-        check_thresholds(self, pos_iou_thr, neg_iou_thr)
 
-    @in_either_order
-    @within_memory
-    @torch.no_grad()
-    def assign(
-        self,
-        pred_instances: Any,
-        gt_instances: Any,
-        gt_instances_ignore: Any = None,
-        *,
-        num_level_priors: Sequence[int] | None = None,
-        img_meta: Mapping[str, Any] | None = None,
-    ) -> AssignResult:
-        """Assign the priors of one image.
+    @property
+    def needs_geometry(self) -> bool:  # type: ignore[override]
+        """Only to see whether centres lie inside."""
+        return self.ignore_outside_gt
 
-        Args:
-            pred_instances: with ``priors`` (N, 4) xyxy; N may be 0.
-            gt_instances: with ``bboxes`` (M, 4) xyxy and ``labels`` (M,); M may be 0.
-            gt_instances_ignore: with ``bboxes`` (R, 4), or None.
-            num_level_priors: accepted so that assigners can be exchanged, also second, as ATSSHead passes it; not used.
-            img_meta: accepted for the same reason; not used.
+    @property
+    def thresholds(self) -> IoUThresholds:
+        """The rule, as the attributes are now."""
+        low_quality = (self.gt_max_assign_all, self.match_low_quality)
+        return IoUThresholds(self.pos_iou_thr, self.neg_iou_thr, self.min_pos_iou, *low_quality)
 
-        Returns:
-            AssignResult whose ``max_overlaps`` (N,) is the best IoU of each prior, -1 where ignored.
+    def can_batch(self) -> bool:
+        """Unless boxes are drawn, or moved to the CPU, image by image."""
+        return self.perm_repeat_gt_cfg is None and self.gpu_assign_thr <= 0
 
-        Raises:
-            ValueError: a field is missing or has the wrong shape, or on CPU is not finite.
-        """
-        priors, candidates = self.read_candidates(pred_instances)
-        gts, labels = self.read_ground_truths(gt_instances)
-        regions = self.read_regions(gt_instances_ignore)
+    def decide_images(self, images: Sequence[Inputs]) -> list[AssignResult]:
+        """Assign images at once, padded to as many ground truths and regions; one image as it is."""
+        if len(images) == 1:
+            return super().decide_images(images)
+        priors = torch.stack([self.squares(image) for image in images])
+        candidates = torch.stack([self.candidates(image) for image in images])
+        regions = self.padded_regions(images)
+        gts = padded([image.gts for image in images])[0]
+        decided = self.match_padded(priors, candidates, gts, regions)
+        return [self.result(Assignment(*own), image) for image, *own in zip(images, *decided)]
+
+    def decide(self, image: Inputs) -> Assignment:
+        """Assign one image."""
+        priors, candidates, gts, regions = self.squares(image), self.candidates(image), image.gts, image.regions
         device = priors.device
         if 0 < self.gpu_assign_thr < len(gts):
-            priors, candidates, gts, labels = priors.cpu(), candidates.cpu(), gts.cpu(), labels.cpu()
+            priors, candidates, gts = priors.cpu(), candidates.cpu(), gts.cpu()
             regions = None if regions is None else regions.cpu()
-
         if self.perm_repeat_gt_cfg is not None and len(priors):
             gts = spread_repeated_boxes(gts, self.iou_calculator, **self.perm_repeat_gt_cfg)
         ignored = self.ignored_priors(priors, regions, self.ignore_wrt_candidates)
-        if len(gts) and len(priors):
-            assignment = Assignment(*self.match_candidates(priors, candidates, gts, ignored))
+        if len(gts) == 0 or len(priors) == 0:
+            found = nothing_to_match(len(priors), priors, ignored)
         else:
-            assignment = nothing_to_match(len(priors), priors, ignored)
-        result = to_assign_result(assignment, labels)
-        if result.gt_inds.device != device:
-            for name in ("gt_inds", "max_overlaps", "labels"):
-                setattr(result, name, getattr(result, name).to(device))
-        return result
+            found = Assignment(*self.match_candidates(priors, candidates, gts, ignored))
+        if found.gt_index.device == device:
+            return found
+        return Assignment(found.gt_index.to(device), found.quality.to(device))  # type: ignore[union-attr]
 
-    def read_candidates(self, pred_instances: Any) -> tuple[Tensor, Tensor]:
-        """Boxes (N, 4) to compare with ignore regions, and (N, A, 4) to compare with ground truths, here the same."""
-        (priors,) = self.read_predictions(pred_instances, priors="boxes")
-        return priors, priors[:, None]
+    def squares(self, image: Inputs) -> Tensor:
+        """Boxes (N, 4) to compare with ignore regions."""
+        return image.fields["priors"]
 
-    @property
-    def thresholds(self) -> tuple[float, Threshold, float, bool, bool]:
-        """What `match_table` takes behind the table, as the attributes are now."""
-        low_quality = (self.gt_max_assign_all, self.match_low_quality)
-        return (self.pos_iou_thr, self.neg_iou_thr, self.min_pos_iou, *low_quality)
-
-    def assign_batch(
-        self,
-        pred_list: Sequence[Any],
-        gt_list: Sequence[Any],
-        ignore_list: Sequence[Any] | None = None,
-        img_metas: Sequence[Mapping[str, Any]] | None = None,
-        **shared: Any,
-    ) -> list[AssignResult]:
-        """Assign B images, padded to one size and all at once on a device; see ``BaseAssigner.assign_batch``.
-
-        On a CPU one by one is faster: what is near in one image fills its cache.
-        """
-        if self.perm_repeat_gt_cfg is None and len(pred_list) and self.on_device(gt_list[0]):
-            return self.assign_images(pred_list, gt_list, ignore_list, img_metas)
-        return super().assign_batch(pred_list, gt_list, ignore_list, img_metas, **shared)
-
-    @within_memory
-    @torch.no_grad()
-    def assign_images(
-        self,
-        pred_list: Sequence[Any],
-        gt_list: Sequence[Any],
-        ignore_list: Sequence[Any] | None = None,
-        img_metas: Sequence[Mapping[str, Any] | None] | None = None,
-    ) -> list[AssignResult]:
-        """Assign a list of images in one padded batch, equal to assigning them one by one.
-
-        Args:
-            pred_list: B instances as in ``assign``.
-            gt_list: B instances with ``bboxes`` (M_i, 4) and ``labels`` (M_i,).
-            ignore_list: B instances with ``bboxes`` or None; or None.
-            img_metas: of each image, named in errors; or None.
-        """
-        images = self.images_of(pred_list, gt_list, ignore_list, img_metas)
-        if not images:
-            return []
-        boxes, truths, regions = [], [], []
-        for pred, gt, ignore, meta in images:
-            self.about(meta, gt, pred)
-            boxes.append(self.read_candidates(pred))
-            truths.append(self.read_ground_truths(gt))
-            regions.append(self.read_regions(ignore))
-        nothing = boxes[0][0].new_zeros(0, 4)
-        priors, valid = padded([priors for priors, _ in boxes])
-        indices, qualities = self.match_padded(
-            priors,
-            padded([candidates for _, candidates in boxes])[0],
-            padded([gts for gts, _ in truths])[0],
-            padded([nothing if region is None else region for region in regions])[0],
-            valid,
-        )
-        results = []
-        for image, ((own, _), (_, labels)) in enumerate(zip(boxes, truths)):
-            gt_index, quality = indices[image, : len(own)], qualities[image, : len(own)]
-            if len(labels) == 0:  # background, whatever the thresholds, but for ignore regions
-                gt_index = torch.where(quality >= 0, NEGATIVE, IGNORED)
-            results.append(to_assign_result(Assignment(gt_index, quality), labels))
-        return results
+    def candidates(self, image: Inputs) -> Tensor:
+        """Boxes (N, A, 4) to compare with ground truths, here the same."""
+        return image.fields["priors"][:, None]
 
     def match_padded(
-        self, priors: Tensor, candidates: Tensor, gts: Tensor, regions: Tensor | None, valid: Tensor | None
+        self, priors: Tensor, candidates: Tensor, gts: Tensor, regions: Tensor | None, valid: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Match a padded batch.
 
@@ -435,7 +336,7 @@ class MaxIoUAssigner(OverlapMixin, BaseAssigner):
         self, priors: Tensor, candidates: Tensor, gts: Tensor, ignored: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Match with the assigner's calculator and thresholds; see ``match_boxes``."""
-        gt_index, quality = self.run(match_boxes, candidates, gts, self.overlaps, self.reach, ignored, *self.thresholds)
+        gt_index, quality = self.run(match_boxes, candidates, gts, self.measure, ignored, self.thresholds)
         return ignore_outside(gt_index, priors, gts) if self.ignore_outside_gt else gt_index, quality
 
     @torch.no_grad()
@@ -446,4 +347,10 @@ class MaxIoUAssigner(OverlapMixin, BaseAssigner):
             overlaps: (M, N), ground truths first as in mmdet; -1 marks ignored priors.
             gt_labels: (M,).
         """
-        return to_assign_result(match_by_iou(overlaps.T, *self.thresholds), gt_labels)
+        image = self.inputs()
+        image.labels = image.read_labels(gt_labels, "gt_labels")
+        (overlaps,) = image.rows({"overlaps": (overlaps, "numbers")})
+        image.settle()
+        if len(overlaps) != len(image.labels):
+            self.fail(f"overlaps are of {len(overlaps)} ground truths and gt_labels of {len(image.labels)}")
+        return self.result(self.run(match_by_iou, overlaps.T, *self.thresholds), image)

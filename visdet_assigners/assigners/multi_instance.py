@@ -6,24 +6,28 @@ Chu et al., CrowdDet, CVPR 2020, arXiv:2003.09163, section 3.1.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import Unpack
 
-from visdet_assigners.assigners.base import BaseAssigner
-from visdet_assigners.assigners.max_iou import MaxIoUAssigner, Threshold, threshold_band
-from visdet_assigners.assigners.memory import within_memory
+from visdet_assigners.assigners.base import Common
+from visdet_assigners.assigners.checking import checked
+from visdet_assigners.assigners.dense import DenseAssigner
+from visdet_assigners.assigners.max_iou import THRESHOLDS, Threshold, band_of
 from visdet_assigners.assignment import AssignResult
 from visdet_assigners.functional.blocks import split
-from visdet_assigners.functional.inputs import Policy
-from visdet_assigners.functional.ties import ties_by_index
+from visdet_assigners.functional.select import ties_by_index
+from visdet_assigners.inputs import Inputs
+from visdet_assigners.options import whole_number
 from visdet_assigners.registry import register
 
 IGNORE_LABEL = -1
 
 
+@checked({**THRESHOLDS, "num_instance": whole_number}, iou="numbers", iof="numbers")
 def multi_instance(
     iou: Tensor, iof: Tensor, labels: Tensor, pos_iou_thr: float, neg_iou_thr: Threshold, num_instance: int = 2
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,7 +58,7 @@ def multi_instance(
     index = torch.where(to_ignore, ignore_index, index)
 
     own = labels[index] if len(labels) else labels.new_zeros(index.shape)
-    low, high = threshold_band(neg_iou_thr)
+    low, high = band_of(neg_iou_thr)
     flag = torch.where((overlap >= pos_iou_thr) & (own != IGNORE_LABEL), 1, own)
     flag = torch.where((overlap < high) & (overlap >= low), 0, flag)
     missing = (0, num_instance - index.shape[1])
@@ -62,8 +66,15 @@ def multi_instance(
 
 
 @register
-class MultiInstanceAssigner(MaxIoUAssigner):
+class MultiInstanceAssigner(DenseAssigner):
     """Assign each proposal several ground truths: CrowdDet.
+
+    Reads ``priors`` (N, 4) xyxy; the boxes themselves are appended to them.  Ignore regions may have ``labels`` (R,),
+    -1 for boxes to ignore, as the CrowdHuman data set has them; all are to be ignored where there are none.
+
+    Result, laid out as CrowdDet's sampler and head read it, not as other assigners' results: (N + M + R, num_instance)
+    tensors, ``gt_inds`` counted from 0 into ground truths and ignore boxes, ``labels`` 1 for foreground, 0 for
+    background, -1 for ignored, and ``max_overlaps``; ``num_gts`` = M + R.
 
     Args:
         num_instance: ground truths per proposal.
@@ -78,12 +89,15 @@ class MultiInstanceAssigner(MaxIoUAssigner):
         gpu_assign_thr: with more ground truths than this, work on the CPU; off when not above 0.
         iou_calculator: configuration or object; plain IoU if None.
         perm_repeat_gt_cfg: see there.
-
-    The result is laid out as CrowdDet's sampler and head read it, not as other assigners' results.
+        **common: see ``BaseAssigner``.
 
     Differs from mmdet: fewer boxes than ``num_instance`` leave the missing instances background at overlap 0, where
     mmdet fails or mixes up the proposals.
     """
+
+    knobs: ClassVar[str] = "lower pos_iou_thr, or raise num_instance where objects overlap"
+    needs_geometry: ClassVar[bool] = False
+    handles_regions: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -99,78 +113,42 @@ class MultiInstanceAssigner(MaxIoUAssigner):
         gpu_assign_thr: float = -1,
         iou_calculator: Any = None,
         perm_repeat_gt_cfg: Mapping[str, float] | None = None,
-        memory_budget: int | None = None,
-        compile: bool = False,
-        deterministic: bool | None = None,
-        on_nonfinite: Policy | None = None,
+        **common: Unpack[Common],
     ) -> None:
-        super().__init__(
-            pos_iou_thr,
-            neg_iou_thr,
-            min_pos_iou,
-            gt_max_assign_all,
-            ignore_iof_thr,
-            ignore_wrt_candidates,
-            match_low_quality,
-            gpu_assign_thr,
-            iou_calculator,
-            perm_repeat_gt_cfg,
-            memory_budget=memory_budget,
-            compile=compile,
-            deterministic=deterministic,
-            on_nonfinite=on_nonfinite,
-        )
-        if num_instance < 1:
-            self.fail(f"num_instance is {num_instance}; at least 1 is needed")
-        self.num_instance = num_instance
+        super().__init__(**common)
+        self.num_instance = self.count_of("num_instance", num_instance)
+        self.build_calculator(iou_calculator)
+        self.set_thresholds(pos_iou_thr, neg_iou_thr, min_pos_iou)
+        self.gpu_assign_thr = self.number_of("gpu_assign_thr", gpu_assign_thr, finite=False)
 
-    assign_batch = BaseAssigner.assign_batch  # the padded one is MaxIoU's rule
-
-    @within_memory
-    @torch.no_grad()
-    def assign(
-        self,
-        pred_instances: Any,
-        gt_instances: Any,
-        gt_instances_ignore: Any = None,
-        *,
-        num_level_priors: Sequence[int] | None = None,
-        img_meta: Mapping[str, Any] | None = None,
-    ) -> AssignResult:
-        """Assign the proposals of one image; the boxes themselves are appended to them.
-
-        Args:
-            pred_instances: with ``priors`` (N, 4) xyxy; N may be 0.
-            gt_instances: with ``bboxes`` (M, 4) xyxy and ``labels`` (M,); M may be 0.
-            gt_instances_ignore: with ``bboxes`` (R, 4) and perhaps ``labels`` (R,), -1 for boxes to ignore, as the
-                CrowdHuman data set has them; all are to be ignored where there are none.  Or None.
-            num_level_priors: accepted so that assigners can be exchanged; not used.
-            img_meta: accepted for the same reason; not used.
-
-        Returns:
-            AssignResult of (N + M + R, num_instance) tensors: ``gt_inds`` counted from 0 into ground truths and ignore
-            boxes, ``labels`` 1 for foreground, 0 for background, -1 for ignored, ``max_overlaps``; ``num_gts`` = M + R.
-
-        Raises:
-            ValueError: a field is missing or has the wrong shape, or on CPU is not finite.
-        """
-        (priors,) = self.read_predictions(pred_instances, priors="boxes")
-        boxes, labels = self.read_ground_truths(gt_instances)
-        labels = labels + 1
-        regions = self.read_regions(gt_instances_ignore)
-        if regions is not None:
-            kinds = labels.new_full((len(regions),), IGNORE_LABEL)
+    def read(self, pred_instances: Any, gt_instances: Any, gt_instances_ignore: Any, *args: Any, **_: Any) -> Inputs:
+        """As for every dense assigner, with the labels of the ignore regions."""
+        image = super().read(pred_instances, gt_instances, gt_instances_ignore, *args)
+        if image.regions is not None:
+            kinds = image.labels.new_full((len(image.regions),), IGNORE_LABEL)
             if hasattr(gt_instances_ignore, "labels"):
-                kinds = self.read(gt_instances_ignore, "gt_instances_ignore", "labels").long()
-            boxes, labels = torch.cat([boxes, regions]), torch.cat([labels, kinds])
+                kinds = image.tensor(gt_instances_ignore.labels, "gt_instances_ignore.labels").long()
+            image.options = {"kinds": kinds}
+        return image
+
+    def decide_images(self, images: Sequence[Inputs]) -> list[AssignResult]:
+        """Assign images one by one."""
+        return [self.decide_proposals(image) for image in images]
+
+    def decide_proposals(self, image: Inputs) -> AssignResult:
+        """Assign the proposals of one image."""
+        priors, boxes, labels = image.fields["priors"], image.gts, image.labels + 1
         device = priors.device
-        if 0 < self.gpu_assign_thr < len(gt_instances.labels):
+        if image.regions is not None:
+            boxes, labels = torch.cat([boxes, image.regions]), torch.cat([labels, image.options["kinds"]])
+        if 0 < self.gpu_assign_thr < len(image.labels):
             priors, boxes, labels = priors.cpu(), boxes.cpu(), labels.cpu()
         everything = torch.cat([priors, boxes])
         # Two sorts with their indices make some 80 bytes of a pair.
-        blocks = split(len(everything), 80 * max(1, len(boxes)), boxes.device, least=1024) or [slice(0, 0)]
+        least = 1024 if self.blockwise else len(everything)
+        blocks = split(len(everything), 80 * max(1, len(boxes)), boxes.device, least) or [slice(0, 0)]
         found = [
-            multi_instance(
+            multi_instance.__wrapped__(  # type: ignore[attr-defined]
                 self.overlaps(everything[rows], boxes),
                 self.overlaps(everything[rows], boxes, mode="iof"),
                 labels,

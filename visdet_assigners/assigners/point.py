@@ -6,20 +6,23 @@ Yang et al., RepPoints, ICCV 2019, arXiv:1904.11490, section 3.3.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
-from visdet_assigners.assigners.base import BaseAssigner
-from visdet_assigners.assigners.memory import within_memory
-from visdet_assigners.assignment import NEGATIVE, Assignment, AssignResult, all_negative, to_assign_result
+from visdet_assigners.assigners.checking import checked
+from visdet_assigners.assigners.dense import DenseAssigner, DenseCommon
+from visdet_assigners.assignment import NEGATIVE, Assignment, all_negative
 from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.boxes import box_area, box_center
 from visdet_assigners.functional.grids import Grid, crossings, grid_of
-from visdet_assigners.functional.inputs import Policy
 from visdet_assigners.functional.resolve import best_claim
 from visdet_assigners.functional.select import largest_of_each, top
+from visdet_assigners.functional.validity import Fault, Kind
+from visdet_assigners.inputs import Inputs
+from visdet_assigners.options import number, whole_number
 from visdet_assigners.registry import register
 
 MANY = 1024
@@ -28,50 +31,60 @@ SLACK = 1e-5
 """By which part a square may exceed the least to be on it: many times what rounding does."""
 
 
-def point(points: Tensor, gts: Tensor, level_sizes: Sequence[int], scale: float = 4, pos_num: int = 3) -> Assignment:
+@checked({"topk": whole_number, "scale": number}, points="points", gts="truths", level_sizes="optional levels")
+def point(
+    points: Tensor, gts: Tensor, level_sizes: Sequence[int] | None = None, topk: int = 3, scale: float = 4
+) -> Assignment:
     """Match each ground truth with the points nearest to its centre.
 
     A box belongs to the level ``log2(side / scale)``, the side being the geometric mean of its width and height, cut to
-    the levels that are there.  There it takes the ``pos_num`` points nearest to its centre, distances being divided by
+    the levels that are there.  There it takes the ``topk`` points nearest to its centre, distances being divided by
     its width and height; a point taken twice goes to the nearer box, to the first of equals.
 
     Args:
-        points: (N, 3) x, y and stride, pixels; levels one after another, N at least 1.
-        gts: (M, 4) xyxy, pixels; M at least 1.
-        level_sizes: points in each level, each of one stride; sums to N.  Without effect on a device, where the strides
-            alone tell the levels.
+        points: (N, 3 or more) x, y and stride, pixels; N may be 0.
+        gts: (M, 4) xyxy, pixels; M may be 0.
+        level_sizes: points in each level, each of one stride and one level after another; sums to N.  None tells the
+            levels by the strides, and so does a device.
+        topk: points per box; a smaller level gives all it has.
         scale: side of a box in strides of its level.
-        pos_num: points per box; a smaller level gives all it has.
 
     Returns:
         Assignment without ``quality``.
 
-    Differs from mmdet: runs on any device, ``pos_num`` may exceed the points of a level, and a box of no area gets no
+    Differs from mmdet: runs on any device, ``topk`` may exceed the points of a level, and a box of no area gets no
     point (mmdet forces some upon it).
     """
+    if len(points) == 0 or len(gts) == 0:
+        return Assignment(all_negative(len(points), points))
+    points, static = points[:, :3], static_shapes(gts.device)
+    order = None
+    if level_sizes is None and not static:
+        order = points[:, 2].argsort(stable=True)
+        points = points[order]
+        level_sizes = points[:, 2].unique_consecutive(return_counts=True)[1].tolist()
     center = torch.stack(box_center(gts), dim=1)  # (M, 2)
     side = (gts[:, 2:] - gts[:, :2]).clamp(min=1e-6)
     point_level = torch.log2(points[:, 2]).int()
     gt_level = ((torch.log2(side[:, 0] / scale) + torch.log2(side[:, 1] / scale)) / 2).int()
     gt_level = torch.minimum(torch.maximum(gt_level, point_level.min()), point_level.max())  # (M,)
     has_area = box_area(gts) > 0
-    if static_shapes(gts.device):  # each box looks at all points, those of other levels being infinitely far
+    if static:  # each box looks at all points, those of other levels being infinitely far
         far = point_level != gt_level[:, None]
-        found = [nearest_points(points[:, :2], center, side, pos_num, far)]
+        found = [nearest_points(points[:, :2], center, side, topk, far)]
     else:
         found, start = [], 0
-        for size in level_sizes:
+        for size in level_sizes or ():
             if size:
                 kept = (gt_level == point_level[start]).nonzero()[:, 0]
-                prior, gt, distance = nearest_points(
-                    points[start : start + size, :2], center[kept], side[kept], pos_num
-                )
+                prior, gt, distance = nearest_points(points[start : start + size, :2], center[kept], side[kept], topk)
                 found.append((prior + start, kept[gt], distance))
             start += size
     prior, gt, distance = (torch.cat(parts) for parts in zip(*found))  # (P,) each
     claimed = has_area[gt] & distance.isfinite()
     winner = best_claim(prior, claimed, -distance, gt, len(points), nobody=len(gts))
-    return Assignment(torch.where(winner < len(gts), winner, NEGATIVE))
+    gt_index = torch.where(winner < len(gts), winner, NEGATIVE)
+    return Assignment(gt_index if order is None else torch.empty_like(gt_index).index_copy(0, order, gt_index))
 
 
 def nearest_points(
@@ -143,75 +156,47 @@ def nearest_of_pairs(points: Tensor, center: Tensor, side: Tensor, gt: Tensor, p
 
 
 @register
-class PointAssigner(BaseAssigner):
+class PointAssigner(DenseAssigner):
     """Assign each ground truth its nearest points on the level of its size: the first stage of RepPoints.
+
+    Reads ``priors`` (N, 3) x, y and stride, or (N, 4) with the stride twice; level sizes are read off the strides where
+    they are not given.  Result: ``max_overlaps`` None.
 
     Args:
         scale: side of a box in strides of its level.
         pos_num: points per ground truth.
+        **common: see ``DenseAssigner``.
     """
 
-    def __init__(
-        self,
-        scale: float = 4,
-        pos_num: int = 3,
-        *,
-        memory_budget: int | None = None,
-        compile: bool = False,
-        deterministic: bool | None = None,
-        on_nonfinite: Policy | None = None,
-    ) -> None:
-        super().__init__(memory_budget, compile, deterministic, on_nonfinite)
-        if pos_num < 1:
-            self.fail(f"pos_num is {pos_num}; at least 1 is needed")
-        self.scale = scale
-        self.pos_num = pos_num
+    knobs: ClassVar[str] = "raise pos_num; of objects that share their nearest point, only one gets it"
+    reads: ClassVar[Mapping[str, Kind]] = {"priors": "points"}
+    levels: ClassVar[Literal["needed", "optional", "unused"]] = "optional"
 
-    @within_memory
-    @torch.no_grad()
-    def assign(
-        self,
-        pred_instances: Any,
-        gt_instances: Any,
-        gt_instances_ignore: Any = None,
-        *,
-        num_level_priors: Sequence[int] | None = None,
-        img_meta: Mapping[str, Any] | None = None,
-    ) -> AssignResult:
-        """Assign the points of one image.
+    def __init__(self, scale: float = 4, pos_num: int = 3, **common: Unpack[DenseCommon]) -> None:
+        super().__init__(**common)
+        self.scale = self.number_of("scale", scale, above=0)
+        self.pos_num = self.count_of("pos_num", pos_num)
 
-        Args:
-            pred_instances: with ``priors`` (N, 3) x, y and stride, or (N, 4) with the stride twice; N may be 0.
-            gt_instances: with ``bboxes`` (M, 4) xyxy and ``labels`` (M,); M may be 0.
-            gt_instances_ignore: not used: the method defines no ignore regions.
-            num_level_priors: points in each level, summing to N; read off the strides where it is not given.
-            img_meta: accepted so that assigners can be exchanged; not used.
+    def read(self, *args: Any, **options: Any) -> Inputs:
+        """As for every dense assigner; points are told from boxes."""
+        image = super().read(*args, **options)
+        points = image.fields["priors"]
+        if points.shape[1] == 4:
+            image.expect(points, lambda own: (own[:, 2] != own[:, 3]).any(), boxes_for_points)
+        return image
 
-        Returns:
-            AssignResult with ``max_overlaps`` None.
+    def decide(self, image: Inputs) -> Assignment:
+        """Assign one image."""
+        points = image.fields["priors"]
+        return self.run(point, points, image.gts, image.level_sizes, self.pos_num, self.scale)
 
-        Raises:
-            ValueError: a field is missing or has the wrong shape, the levels don't sum to N, or on CPU a value is not
-                finite or the priors are boxes.
-        """
-        (points,) = self.read_predictions(pred_instances, priors="points")
-        if not static_shapes(points.device) and points.shape[1] == 4 and not torch.equal(points[:, 2], points[:, 3]):
-            self.fail(
-                "pred_instances.priors are boxes, not points with their strides; RepPointsHead passes points only "
-                "where the config says type='PointAssigner' without a prefix; import visdet_assigners.dropin for that"
-            )
-        points = points[:, :3]
-        gts, labels = self.read_ground_truths(gt_instances)
-        self.without_regions(gt_instances_ignore)
-        if len(points) == 0 or len(gts) == 0:
-            return to_assign_result(Assignment(all_negative(len(points), points)), labels)
-        if self.compile or static_shapes(points.device):
-            return to_assign_result(self.run(point, points, gts, [len(points)], self.scale, self.pos_num), labels)
-        if num_level_priors is not None:
-            if sum(num_level_priors) != len(points):
-                self.fail(f"sum(num_level_priors) is {sum(num_level_priors)} but there are {len(points)} priors")
-            return to_assign_result(point(points, gts, num_level_priors, self.scale, self.pos_num), labels)
-        order = points[:, 2].argsort(stable=True)  # levels one after another, whatever the head does
-        sizes = points[order, 2].unique_consecutive(return_counts=True)[1].tolist()
-        sorted_index = point(points[order], gts, sizes, self.scale, self.pos_num).gt_index
-        return to_assign_result(Assignment(torch.empty_like(sorted_index).index_copy(0, order, sorted_index)), labels)
+
+def boxes_for_points(points: Tensor) -> Fault | None:
+    """What is said of four columns that are no points, None where they are."""
+    if torch.equal(points[:, 2], points[:, 3]):
+        return None
+    return Fault(
+        "pred_instances.priors are boxes, not points with their strides; RepPointsHead passes points only where the "
+        "config says type='PointAssigner' without a prefix; import visdet_assigners.dropin for that",
+        "pred_instances.priors",
+    )

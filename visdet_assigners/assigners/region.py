@@ -7,19 +7,24 @@ arXiv:1909.06720, section 3.3.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
-from visdet_assigners.assigners.base import BaseAssigner
-from visdet_assigners.assigners.memory import within_memory
-from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, all_negative, to_assign_result
+from visdet_assigners.assigners.calling import assigner_method
+from visdet_assigners.assigners.checking import checked
+from visdet_assigners.assigners.dense import DenseAssigner, DenseCommon, number_of
+from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, all_negative
 from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.boxes import box_area
 from visdet_assigners.functional.grids import Grid, crossings, grid_of
-from visdet_assigners.functional.inputs import Policy
-from visdet_assigners.functional.overlaps import joined, near_blocks
+from visdet_assigners.functional.overlaps import near_blocks
+from visdet_assigners.functional.tensors import cat_or_only
+from visdet_assigners.functional.validity import Kind
+from visdet_assigners.inputs import Inputs
+from visdet_assigners.options import number
 from visdet_assigners.registry import register
 
 PAIR = 64
@@ -50,8 +55,12 @@ def inside_parts(x: Tensor, y: Tensor, parts: Tensor) -> Tensor:
     return ((x >= x1) & (x <= x2)).logical_and_(y >= y1).logical_and_(y <= y2)
 
 
+@checked(
+    {"anchor_scale": number, "center_ratio": number, "ignore_ratio": number},
+    priors="boxes", gts="truths", level_sizes="levels",
+)  # fmt: skip
 def region(
-    anchors: Tensor,
+    priors: Tensor,
     gts: Tensor,
     level_sizes: Sequence[int],
     featmap_sizes: Sequence[tuple[int, int]],
@@ -67,7 +76,7 @@ def region(
     whatever they were.
 
     Args:
-        anchors: (N, 4) xyxy, pixels, one for each cell; levels one after another.
+        priors: (N, 4) xyxy, pixels, one anchor for each cell; levels one after another; N may be 0.
         gts: (M, 4) xyxy, pixels; M may be 0.
         level_sizes: anchors in each level; sums to N.
         featmap_sizes: (height, width) of each level in cells.
@@ -81,6 +90,8 @@ def region(
 
     Differs from mmdet: a box of no area gets nothing (mmdet: the anchors whose centres it meets, on the first level).
     """
+    if len(priors) == 0 or len(gts) == 0:
+        return Assignment(all_negative(len(priors), priors))
     area = box_area(gts)
     target = torch.log2(area.sqrt()) - torch.log2(torch.tensor(float(anchor_scale * strides[0]), dtype=gts.dtype))
     target = torch.floor(target + 0.5).clamp(min=0, max=len(level_sizes) - 1)  # (M,)
@@ -94,7 +105,7 @@ def region(
     meaning = meanings(len(gts), gts)
     decided, start = [], 0
     for level, (size, stride) in enumerate(zip(level_sizes, strides)):
-        cells = anchors[start : start + size] / stride
+        cells = priors[start : start + size] / stride
         decided.append(decide_level(cells, inner[level], ring[level], on_level[level], beside[level], meaning))
         start += size
     return Assignment(torch.cat(decided))
@@ -152,7 +163,7 @@ def decide_level(
         last = (claim * (ring_claim[own, None] + in_inner)).amax(dim=0)
         gt_index = meaning.index_select(0, last)
         decided.append(gt_index.masked_fill_((in_ring & beside[own, None]).any(dim=0), IGNORED))
-    return joined(decided)
+    return cat_or_only(decided)
 
 
 def decide_grid(
@@ -194,34 +205,31 @@ def inside_image(anchors: Tensor, valid: Tensor, image_size: tuple[int, int], bo
 
 
 @register
-class RegionAssigner(BaseAssigner):
+class RegionAssigner(DenseAssigner):
     """Assign one anchor per cell by the inner part of each ground truth: the first stage of Cascade RPN.
+
+    Reads ``priors`` (N, 4) xyxy, one anchor per cell, and ``valid_flags`` (N,) bool.  Result: ``max_overlaps`` None, or
+    zeros where there is nothing to match.
 
     Args:
         center_ratio: share of a box that is positive.
         ignore_ratio: share of a box that is not negative.
+        **common: see ``DenseAssigner``.
 
     Differs from mmdet: labels are -1 wherever nothing is matched (mmdet: 0); an empty set of ignore regions is
-    accepted.
+    accepted, and others where ``ignore_iof_thr`` says what becomes of them.
     """
 
-    def __init__(
-        self,
-        center_ratio: float = 0.2,
-        ignore_ratio: float = 0.5,
-        *,
-        memory_budget: int | None = None,
-        compile: bool = False,
-        deterministic: bool | None = None,
-        on_nonfinite: Policy | None = None,
-    ) -> None:
-        super().__init__(memory_budget, compile, deterministic, on_nonfinite)
-        self.center_ratio = center_ratio
-        self.ignore_ratio = ignore_ratio
+    knobs: ClassVar[str] = "raise center_ratio, the part of the box that is positive"
+    reads: ClassVar[Mapping[str, Kind]] = {"priors": "boxes", "valid_flags": "flags"}
 
-    @within_memory
-    @torch.no_grad()
-    def assign(
+    def __init__(self, center_ratio: float = 0.2, ignore_ratio: float = 0.5, **common: Unpack[DenseCommon]) -> None:
+        super().__init__(**common)
+        self.center_ratio = self.number_of("center_ratio", center_ratio, least=0)
+        self.ignore_ratio = self.number_of("ignore_ratio", ignore_ratio, least=0)
+
+    @assigner_method
+    def assign(  # type: ignore[override]
         self,
         pred_instances: Any,
         gt_instances: Any,
@@ -236,43 +244,72 @@ class RegionAssigner(BaseAssigner):
         """Assign the anchors of one image.
 
         Args:
-            pred_instances: with ``priors`` (N, 4) xyxy, one anchor per cell, and ``valid_flags`` (N,) bool; N may be 0.
+            pred_instances: with ``priors`` and ``valid_flags``; N may be 0.
             gt_instances: with ``bboxes`` (M, 4) xyxy and ``labels`` (M,); M may be 0.
             img_meta: with ``img_shape`` (height, width).
             featmap_sizes: (height, width) of each level in cells.
             num_level_anchors: anchors in each level, summing to N.
             anchor_scale: side of the anchors in strides.
             anchor_strides: of each level, pixels.
-            gt_instances_ignore: must be None or empty: the method defines no ignore regions.
+            gt_instances_ignore: with ``bboxes`` (R, 4) xyxy; must be None or empty where ``ignore_iof_thr`` is off: the
+                method defines no ignore regions.
             allowed_border: pixels by which an anchor may reach out of the image; negative for any.
 
-        Returns:
-            AssignResult with ``max_overlaps`` None, or zeros where there is nothing to match.
-
         Raises:
-            ValueError: a field is missing or has the wrong shape, the levels don't sum to N, or on CPU a value is not
-                finite; or there are ignore regions.
+            AssignerInputError: a field is missing or has the wrong shape, the levels don't sum to N, or, where values
+                are checked, one is wrong; or there are ignore regions.
         """
-        if gt_instances_ignore is not None and len(gt_instances_ignore):
-            self.fail(f"gt_instances_ignore has {len(gt_instances_ignore)} boxes; the method defines no ignore regions")
-        anchors, valid = self.read_predictions(pred_instances, priors="boxes", valid_flags="flags")
-        gts, labels = self.read_ground_truths(gt_instances)
-        size = self.image_size(img_meta)
-        if sum(num_level_anchors) != len(anchors):
-            self.fail(f"sum(num_level_anchors) is {sum(num_level_anchors)} but there are {len(anchors)} priors")
-        if len(gts) == 0 or len(anchors) == 0:
-            unmatched = all_negative(len(anchors), anchors)
-            return to_assign_result(Assignment(unmatched, anchors.new_zeros(len(anchors))), labels)
-        assignment = self.run(
+        image = self.read(
+            pred_instances,
+            gt_instances,
+            gt_instances_ignore,
+            num_level_anchors,
+            img_meta,
+            featmap_sizes=featmap_sizes,
+            anchor_scale=anchor_scale,
+            anchor_strides=anchor_strides,
+            allowed_border=allowed_border,
+        )
+        image.settle()
+        return self.decide_images([image])[0]
+
+    def read(  # type: ignore[override]
+        self,
+        pred_instances: Any,
+        gt_instances: Any,
+        gt_instances_ignore: Any,
+        num_level_priors: Sequence[int] | None,
+        img_meta: Mapping[str, Any],
+        num_level_anchors: Sequence[int] | None = None,
+        **options: Any,
+    ) -> Inputs:
+        """As for every dense assigner, with the levels and the size of the image."""
+        count = 0 if gt_instances_ignore is None else number_of(gt_instances_ignore)
+        if count and not self.uses_regions():
+            text = "the method defines no ignore regions; set ignore_iof_thr to leave what lies in them out of the loss"
+            self.fail(f"gt_instances_ignore has {count} boxes; {text}", img_meta)
+        image = super().read(pred_instances, gt_instances, gt_instances_ignore, None, img_meta, **options)
+        sizes = num_level_priors if num_level_anchors is None else num_level_anchors
+        image.read_levels(sizes, len(image.fields["priors"]), name="num_level_anchors")
+        image.options = {**options, "size": image.image_size(img_meta)}
+        return image
+
+    def decide(self, image: Inputs) -> Assignment:
+        """Assign one image."""
+        anchors, valid = image.fields.values()
+        if len(image.gts) == 0 or len(anchors) == 0:
+            return Assignment(all_negative(len(anchors), anchors), anchors.new_zeros(len(anchors)))
+        options = image.options
+        found = self.run(
             region,
             anchors,
-            gts,
-            num_level_anchors,
-            featmap_sizes,
-            anchor_strides,
-            anchor_scale,
+            image.gts,
+            image.level_sizes,
+            options["featmap_sizes"],
+            options["anchor_strides"],
+            options["anchor_scale"],
             self.center_ratio,
             self.ignore_ratio,
         )
-        inside = inside_image(anchors, valid, size, allowed_border)
-        return to_assign_result(Assignment(assignment.gt_index.masked_fill(~inside, IGNORED)), labels)
+        inside = inside_image(anchors, valid, options["size"], options.get("allowed_border", 0))
+        return Assignment(found.gt_index.masked_fill(~inside, IGNORED))

@@ -6,24 +6,26 @@ al., CVPR 2020, arXiv:1912.02424.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
-from visdet_assigners.assigners.base import BaseAssigner, in_either_order
-from visdet_assigners.assigners.memory import within_memory
-from visdet_assigners.assignment import NEGATIVE, Assignment, AssignResult, all_negative, to_assign_result
+from visdet_assigners.assigners.checking import checked
+from visdet_assigners.assigners.dense import DenseAssigner, DenseCommon
+from visdet_assigners.assignment import NEGATIVE, Assignment, all_negative
 from visdet_assigners.functional.boxes import border_distance, box_area, box_center
-from visdet_assigners.functional.inputs import Policy
 from visdet_assigners.functional.overlaps import near_blocks
+from visdet_assigners.inputs import Inputs
 from visdet_assigners.registry import register
 
 RANGES = ((-1, 64), (64, 128), (128, 256), (256, 512), (512, float("inf")))
 """FCOS's own, for strides 8 to 128."""
 
 
+@checked(priors="boxes", gts="truths", level_sizes="levels")
 def scale_range(
     priors: Tensor,
     gts: Tensor,
@@ -53,6 +55,8 @@ def scale_range(
         >>> scale_range(priors, torch.tensor([[0., 0., 15., 15.]]), [2, 1], [(-1, 12), (12, 99)]).gt_index
         tensor([ 0,  0, -1])
     """
+    if len(ranges) != len(level_sizes) or len(level_sizes if radii is None else radii) != len(level_sizes):
+        raise ValueError(f"scale_range: there are {len(level_sizes)} levels and {len(ranges)} ranges; give one each")
     if len(priors) == 0 or len(gts) == 0:
         return Assignment(all_negative(len(priors), priors))
 
@@ -85,16 +89,20 @@ def scale_range(
 
 
 @register
-class ScaleRangeAssigner(BaseAssigner):
+class ScaleRangeAssigner(DenseAssigner):
     """Assign points, or anchors by their centres, as FCOS does: inside a box, on the level of its size.
 
     With it, FCOS's rule serves heads with anchors too, and other assigners serve FCOS (``AssignedFCOSHead``).
+
+    Reads ``priors`` (N, 4) xyxy, of which further columns are not used, and the level sizes, or ``level_ids`` (N,) of
+    the predictions, ascending from 0.  Result: ``max_overlaps`` None.
 
     Args:
         regress_ranges: (least, greatest) distance to the farthest border for each level, pixels.
         center_sampling: take only what lies within ``center_sample_radius`` strides of the centre of the box.
         center_sample_radius: in strides.
         strides: of each level, pixels; for ``center_sampling``.
+        **common: see ``DenseAssigner``.
 
     The same as the targets of mmdet's FCOSHead, to the last bit.
 
@@ -107,60 +115,39 @@ class ScaleRangeAssigner(BaseAssigner):
         tensor([1, 1, 0])
     """
 
+    levels: ClassVar[Literal["needed", "optional", "unused"]] = "needed"
+
     def __init__(
         self,
         regress_ranges: Sequence[tuple[float, float]] = RANGES,
         center_sampling: bool = False,
         center_sample_radius: float = 1.5,
         strides: Sequence[float] = (8, 16, 32, 64, 128),
-        *,
-        memory_budget: int | None = None,
-        compile: bool = False,
-        deterministic: bool | None = None,
-        on_nonfinite: Policy | None = None,
+        **common: Unpack[DenseCommon],
     ) -> None:
-        super().__init__(memory_budget, compile, deterministic, on_nonfinite)
+        super().__init__(**common)
         if center_sampling and len(strides) != len(regress_ranges):
             self.fail(
                 f"there are {len(strides)} strides and {len(regress_ranges)} regress_ranges; give one of each a level"
             )
+        for least, greatest in regress_ranges:
+            self.number_of("regress_ranges", least, finite=False)
+            self.number_of("regress_ranges", greatest, finite=False)
         self.regress_ranges = regress_ranges
-        self.radii = [center_sample_radius * stride for stride in strides] if center_sampling else None
+        self.radii = None
+        if center_sampling:
+            radius = self.number_of("center_sample_radius", center_sample_radius, least=0)
+            self.radii = [radius * stride for stride in strides]
 
-    @in_either_order
-    @within_memory
-    @torch.no_grad()
-    def assign(
-        self,
-        pred_instances: Any,
-        gt_instances: Any,
-        gt_instances_ignore: Any = None,
-        *,
-        num_level_priors: Sequence[int] | None = None,
-        img_meta: Mapping[str, Any] | None = None,
-    ) -> AssignResult:
-        """Assign the priors of one image.
+    def read(self, *args: Any, **options: Any) -> Inputs:
+        """As for every dense assigner; there are as many levels as ranges."""
+        image = super().read(*args, **options)
+        levels = len(image.level_sizes or ())
+        if levels != len(self.regress_ranges):
+            image.fail(f"there are {levels} levels and {len(self.regress_ranges)} regress_ranges")
+        return image
 
-        Args:
-            pred_instances: with ``priors`` (N, 4) xyxy, further columns are not used; N may be 0.
-            gt_instances: with ``bboxes`` (M, 4) xyxy and ``labels`` (M,); M may be 0.
-            gt_instances_ignore: not used: the method defines no ignore regions.
-            num_level_priors: priors in each level, summing to N; may also come second, or be left out where
-                ``pred_instances`` has ``level_ids`` (N,), ascending from 0.
-            img_meta: accepted so that assigners can be exchanged; not used.
-
-        Returns:
-            AssignResult with ``max_overlaps`` None.
-
-        Raises:
-            ValueError: the levels don't sum to N or aren't as many as the ranges, a field is missing or has the wrong
-                shape, or on CPU is not finite.
-        """
-        (priors,) = self.read_predictions(pred_instances, priors="boxes")
-        level_sizes = self.read_level_sizes(pred_instances, num_level_priors, len(priors))
-        if len(level_sizes) != len(self.regress_ranges):
-            self.fail(f"there are {len(level_sizes)} levels and {len(self.regress_ranges)} regress_ranges")
-        gts, labels = self.read_ground_truths(gt_instances)
-        self.without_regions(gt_instances_ignore)
-        assignment = self.run(scale_range, priors, gts, level_sizes, self.regress_ranges, self.radii)
-        return to_assign_result(assignment, labels)
+    def decide(self, image: Inputs) -> Assignment:
+        """Assign one image."""
+        priors = image.fields["priors"]
+        return self.run(scale_range, priors, image.gts, image.level_sizes, self.regress_ranges, self.radii)

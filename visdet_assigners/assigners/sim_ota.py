@@ -5,21 +5,24 @@ Ge et al., YOLOX, arXiv:2107.08430, section 2.2; after OTA, CVPR 2021, arXiv:210
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
-from visdet_assigners.assigners.base import BaseAssigner, OverlapMixin
-from visdet_assigners.assigners.memory import within_memory
-from visdet_assigners.assignment import Assignment, AssignResult, all_negative, to_assign_result
+from visdet_assigners.assigners.checking import checked
+from visdet_assigners.assigners.dense import FINER, DenseAssigner, DenseCommon
+from visdet_assigners.assignment import Assignment, all_negative
 from visdet_assigners.functional.blocks import split, static_shapes
-from visdet_assigners.functional.boxes import border_distance, box_area, box_center, box_iou
+from visdet_assigners.functional.boxes import border_distance, box_area, box_center
 from visdet_assigners.functional.costs import one_hot_costs
-from visdet_assigners.functional.inputs import Policy
-from visdet_assigners.functional.overlaps import Overlaps
+from visdet_assigners.functional.overlaps import IOU, Measure
 from visdet_assigners.functional.resolve import match_dynamic_k
+from visdet_assigners.functional.validity import Kind
+from visdet_assigners.inputs import Inputs
+from visdet_assigners.options import number, whole_number
 from visdet_assigners.registry import register
 
 OUTSIDE = 1e5
@@ -48,35 +51,39 @@ def near_and_inside(points: Tensor, gts: Tensor, radius: float) -> tuple[Tensor,
     return inside & has_area, (torch.min(horizontal, vertical) > 0) & has_area
 
 
+@checked(
+    {"topk": whole_number, "center_radius": number, "iou_weight": number, "cls_weight": number},
+    points="strided", gts="truths", boxes="predicted", scores="probabilities", labels="labels",
+)  # fmt: skip
 def sim_ota(
     points: Tensor,
     gts: Tensor,
     labels: Tensor,
     boxes: Tensor,
     scores: Tensor,
+    topk: int = 10,
     center_radius: float = 2.5,
-    candidate_topk: int = 10,
     iou_weight: float = 3.0,
     cls_weight: float = 1.0,
-    overlaps: Overlaps = box_iou,
+    measure: Measure = IOU,
 ) -> Assignment:
     """Match points to the ground truths of one image by the cost of their predictions.
 
     A point is a candidate when it lies inside any box or near any centre.  Its cost for a ground truth is the
     classification loss + ``iou_weight`` * -log IoU, and 1e5 more unless it is inside this box and near this centre.
-    Each ground truth takes its cheapest candidates, as many as its ``candidate_topk`` largest IoUs sum to.
+    Each ground truth takes its cheapest candidates, as many as its ``topk`` largest IoUs sum to.
 
     Args:
-        points: (N, 4) centre x, y and stride in x and y, pixels; N may be 0.
+        points: (N, 4) x, y and stride in x and y, or (N, 3) with one stride, pixels; N may be 0.
         gts: (M, 4) xyxy, pixels; M may be 0.
         labels: (M,) classes.
         boxes: (N, 4) xyxy, predicted.
         scores: (N, C) probabilities.
+        topk: IoUs that are summed.
         center_radius: half side of the central square, in strides.
-        candidate_topk: IoUs that are summed.
         iou_weight: weight of the IoU cost.
         cls_weight: weight of the classification cost.
-        overlaps: gives the (m, N) IoUs of ground truths and predicted boxes.
+        measure: what takes the place of the IoU of ground truths and predicted boxes.
 
     Returns:
         Assignment with ``quality`` = IoU of the predicted with the matched box, 0 elsewhere.
@@ -99,9 +106,9 @@ def sim_ota(
             cost = cls_cost[number[block]] * cls_weight + -torch.log(iou + EPS) * iou_weight
             return cost + ~(inside & near) * OUTSIDE
 
-        return lambda block: overlaps(gts[block], own_boxes), cost_of
+        return lambda block: measure.overlaps(gts[block], own_boxes), cost_of
 
-    return match_candidates(any_ground_truth(near_or_inside, gts, len(points)), gts, costs, candidate_topk)
+    return match_candidates(any_ground_truth(near_or_inside, gts, len(points)), gts, costs, topk, measure.blockwise)
 
 
 def any_ground_truth(test: Callable[[Tensor], Tensor], gts: Tensor, num_points: int) -> Tensor:
@@ -121,6 +128,7 @@ def match_candidates(
     gts: Tensor,
     costs: Callable[[Tensor | slice], tuple[Callable[[slice], Tensor], Callable[[slice, Tensor], Tensor]]],
     topk: int,
+    blockwise: bool = True,
 ) -> Assignment:
     """Match the candidates by their costs, a dynamic number to each ground truth; all other points are negative.
 
@@ -129,25 +137,29 @@ def match_candidates(
         gts: (M, 4) xyxy; boxes of no area get nothing.
         costs: makes, for the points that are worked on, what ``match_dynamic_k`` takes: IoUs and costs by block.
         topk: IoUs that are summed.
+        blockwise: whether blocks may be as small as is fastest, see `Measure`.
 
     Returns:
         Assignment with ``quality`` (N,) float32 = IoU of the match, 0 elsewhere.
     """
     has_area = box_area(gts) > 0
     if static_shapes(gts.device):
-        gt_index, quality = match_dynamic_k(*costs(slice(None)), candidates, has_area, topk)
+        gt_index, quality = match_dynamic_k(*costs(slice(None)), candidates, has_area, topk, blockwise)
         return Assignment(gt_index, quality.float())
     kept = candidates.nonzero()[:, 0]
     gt_index, quality = all_negative(len(candidates), gts), gts.new_zeros(len(candidates), dtype=torch.float32)
     if len(kept):
-        matched, iou = match_dynamic_k(*costs(kept), candidates[kept], has_area, topk)
+        matched, iou = match_dynamic_k(*costs(kept), candidates[kept], has_area, topk, blockwise)
         gt_index, quality = gt_index.index_copy(0, kept, matched), quality.index_copy(0, kept, iou.float())
     return Assignment(gt_index, quality)
 
 
 @register
-class SimOTAAssigner(OverlapMixin, BaseAssigner):
+class SimOTAAssigner(DenseAssigner):
     """Assign points by the cost of their predictions, a dynamic number to each ground truth: YOLOX.
+
+    Reads ``priors`` (N, 4) x, y and stride in x and y, ``bboxes`` (N, 4) xyxy decoded, and ``scores`` (N, C)
+    probabilities.  Result: ``max_overlaps`` (N,) float32 is the IoU of the match, 0 where there is none.
 
     Args:
         center_radius: half side of the central square, in strides.
@@ -155,7 +167,11 @@ class SimOTAAssigner(OverlapMixin, BaseAssigner):
         iou_weight: weight of the IoU cost.
         cls_weight: weight of the classification cost.
         iou_calculator: configuration or object; plain IoU if None.
+        **common: see ``DenseAssigner``.
     """
+
+    knobs: ClassVar[str] = f"raise center_radius and candidate_topk; {FINER}"
+    reads: ClassVar[Mapping[str, Kind]] = {"priors": "strided", "bboxes": "predicted", "scores": "probabilities"}
 
     def __init__(
         self,
@@ -164,65 +180,28 @@ class SimOTAAssigner(OverlapMixin, BaseAssigner):
         iou_weight: float = 3.0,
         cls_weight: float = 1.0,
         iou_calculator: Any = None,
-        *,
-        memory_budget: int | None = None,
-        compile: bool = False,
-        deterministic: bool | None = None,
-        on_nonfinite: Policy | None = None,
+        **common: Unpack[DenseCommon],
     ) -> None:
-        super().__init__(memory_budget, compile, deterministic, on_nonfinite)
-        if candidate_topk < 1:
-            self.fail(f"candidate_topk is {candidate_topk}; at least 1 is needed")
-        self.check_weights(iou_weight=iou_weight, cls_weight=cls_weight)
-        self.center_radius = center_radius
-        self.candidate_topk = candidate_topk
-        self.iou_weight = iou_weight
-        self.cls_weight = cls_weight
+        super().__init__(**common)
+        self.center_radius = self.number_of("center_radius", center_radius, least=0)
+        self.candidate_topk = self.count_of("candidate_topk", candidate_topk)
+        self.iou_weight = self.number_of("iou_weight", iou_weight)
+        self.cls_weight = self.number_of("cls_weight", cls_weight)
         self.build_calculator(iou_calculator)
 
-    @within_memory
-    @torch.no_grad()
-    def assign(
-        self,
-        pred_instances: Any,
-        gt_instances: Any,
-        gt_instances_ignore: Any = None,
-        *,
-        num_level_priors: Sequence[int] | None = None,
-        img_meta: Mapping[str, Any] | None = None,
-    ) -> AssignResult:
-        """Assign the points of one image.
-
-        Args:
-            pred_instances: with ``priors`` (N, 4) centre x, y and stride in x and y, ``bboxes`` (N, 4) xyxy decoded,
-                and ``scores`` (N, C) probabilities; N may be 0.
-            gt_instances: with ``bboxes`` (M, 4) xyxy and ``labels`` (M,); M may be 0.
-            gt_instances_ignore: not used: the method defines no ignore regions.
-            num_level_priors: accepted so that assigners can be exchanged; not used.
-            img_meta: accepted for the same reason; not used.
-
-        Returns:
-            AssignResult whose ``max_overlaps`` (N,) float32 is the IoU of the match, 0 where there is none.
-
-        Raises:
-            ValueError: a field is missing or has the wrong shape, or on CPU is not finite or no probability.
-        """
-        points, boxes, scores = self.read_predictions(
-            pred_instances, priors="strided", bboxes="predicted", scores="probabilities"
-        )
-        gts, labels = self.read_ground_truths(gt_instances, scores.shape[1])
-        self.without_regions(gt_instances_ignore)
-        assignment = self.run(
+    def decide(self, image: Inputs) -> Assignment:
+        """Assign one image."""
+        points, boxes, scores = image.fields.values()
+        return self.run(
             sim_ota,
             points,
-            gts,
-            labels,
+            image.gts,
+            image.labels,
             boxes,
             scores,
-            self.center_radius,
             self.candidate_topk,
+            self.center_radius,
             self.iou_weight,
             self.cls_weight,
-            self.overlaps,
+            self.measure,
         )
-        return to_assign_result(assignment, labels)

@@ -7,26 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
-from visdet_assigners.assigners.base import OverlapMixin
-from visdet_assigners.assigners.batching import BatchingAssigner, Images, places
-from visdet_assigners.assigners.memory import within_memory
-from visdet_assigners.assignment import Assignment, AssignResult, all_negative, to_assign_result, to_assign_results
+from visdet_assigners.assigners.base import in_either_order
+from visdet_assigners.assigners.calling import assigner_method
+from visdet_assigners.assigners.checking import checked
+from visdet_assigners.assigners.dense import FINER, DenseAssigner, DenseCommon
+from visdet_assigners.assignment import Assignment, AssignResult, all_negative
 from visdet_assigners.functional.blocks import split, static_shapes
-from visdet_assigners.functional.boxes import border_distance, box_center, box_iou
-from visdet_assigners.functional.inputs import Policy
-from visdet_assigners.functional.overlaps import Overlaps, overlap_table, overlapping_pairs
+from visdet_assigners.functional.boxes import INSIDE, border_distance, box_center
+from visdet_assigners.functional.overlaps import IOU, Measure, overlap_table, overlapping_pairs
 from visdet_assigners.functional.resolve import keep_best
 from visdet_assigners.functional.select import largest_of_each, top
-from visdet_assigners.functional.tensors import evenly, padded
+from visdet_assigners.functional.tensors import as_float32, as_tensor, cat_or_only, evenly, row_of_image
+from visdet_assigners.functional.validity import Kind
+from visdet_assigners.inputs import Inputs
+from visdet_assigners.options import number, whole_number
 from visdet_assigners.registry import register
 
-INSIDE = 0.01
-"""Pixels by which a centre must lie inside a box."""
 PAIR = 32
 """Bytes that a pair takes where all are looked at."""
 EPS = 1e-7
@@ -53,6 +55,10 @@ class TaskAlignedTargets:
     gt_index: Tensor
 
 
+@checked(
+    {"topk": whole_number, "alpha": number, "beta": number},
+    priors="boxes", gts="truths", boxes="predicted", scores="probabilities", labels="labels",
+)  # fmt: skip
 def task_aligned(
     priors: Tensor,
     gts: Tensor,
@@ -62,8 +68,7 @@ def task_aligned(
     topk: int = 13,
     alpha: float = 1.0,
     beta: float = 6.0,
-    overlaps: Overlaps = box_iou,
-    reach: float | None = 0.0,
+    measure: Measure = IOU,
     candidate_order: CandidateOrder = "topk_then_inside",
 ) -> Assignment:
     """Match priors to the ground truths of one image by how well their predictions fit.
@@ -81,8 +86,7 @@ def task_aligned(
         topk: candidates per ground truth, over all levels; fewer priors give all they have.
         alpha: exponent of the score.
         beta: exponent of the IoU.
-        overlaps: gives the (M, N) overlaps of ground truths and predicted boxes.
-        reach: pixels from which on boxes apart overlap by exactly 0, None if unknown.
+        measure: what takes the place of the IoU of ground truths and predicted boxes.
         candidate_order: whether a prior whose centre lies outside takes one of the ``topk`` places, as in TOOD, or
             only those inside are ranked ("inside_then_topk"), as in YOLOv8.
 
@@ -93,33 +97,84 @@ def task_aligned(
 
     Differs from mmdet: quality is 0 where nothing is matched (mmdet: -1e8).
     """
-    num_priors, num_gts = len(priors), len(gts)
-    nothing = boxes.new_zeros(num_priors)
-    if num_gts == 0 or num_priors == 0:
-        extras = {"assign_metrics": nothing, "norm_metrics": nothing.clone()}
-        return Assignment(all_negative(num_priors, priors), nothing.clone(), extras)
+    found = aligned_of_images(
+        priors[None], [gts], [labels], boxes[None], scores[None], topk, alpha, beta, measure, candidate_order
+    )
+    return in_assignment(*(each[0] for each in found))
 
-    scores, topk = scores.T.contiguous(), min(topk, num_priors)  # (C, N)
-    x, y = box_center(priors)
-    inside_first = candidate_order == "inside_then_topk"
+
+def in_assignment(gt_index: Tensor, quality: Tensor, metrics: Tensor, targets: Tensor) -> Assignment:
+    """What `aligned_of_images` gives for one image, (N,) each, as an `Assignment`."""
+    return Assignment(gt_index, quality, {"assign_metrics": metrics, "norm_metrics": targets})
+
+
+def aligned_of_images(
+    priors: Tensor,
+    gts: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    boxes: Tensor,
+    scores: Tensor,
+    topk: int,
+    alpha: float,
+    beta: float,
+    measure: Measure,
+    candidate_order: CandidateOrder,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Match the priors of B images as `task_aligned` does.
+
+    Args:
+        priors: (B, N, 4) xyxy; N may be 0.
+        gts: (M_i, 4) xyxy of each image.
+        labels: (M_i,) of each image.
+        boxes: (B, N, 4) xyxy, predicted.
+        scores: (B, N, C).
+        topk: see there, and so for the others.
+        alpha: see there.
+        beta: see there.
+        measure: see there.
+        candidate_order: see there.
+
+    Returns:
+        Four (B, N): the ground truth of each prior in its image, -1 where there is none; the IoU, the alignment, and
+        the target of the score, 0 likewise.
+    """
+    num_images, num_priors = priors.shape[:2]
+    counts, several = [len(own) for own in gts], num_images > 1
+    if num_priors == 0 or sum(counts) == 0:
+        nothing = boxes.new_zeros(3, num_images, num_priors)
+        return (torch.stack([all_negative(num_priors, priors)] * num_images), *nothing)
+
+    # The ground truths of all images stand one after another, T in all, and so do the priors.
+    all_gts, all_labels = (cat_or_only(own) for own in (gts, labels))
+    all_priors, by_class = priors.flatten(0, 1), scores.mT.contiguous()  # (B, C, N)
+    image, row = row_of_image(counts, priors) if several else (None, None)  # (T,) each
+    topk, inside_first = min(topk, num_priors), candidate_order == "inside_then_topk"
+    x, y = box_center(all_priors)
 
     def best_of_all(block: slice) -> tuple[Tensor, Tensor, Tensor]:
-        points = priors if inside_first else None
-        return best_aligned(gts[block], scores[labels[block]], boxes, topk, alpha, beta, overlaps, points)
+        own = 0 if image is None else image[block]
+        points = priors[own] if inside_first else None
+        score = by_class[own, all_labels[block]]
+        found = best_aligned(all_gts[block], score, boxes[own], topk, alpha, beta, measure, points)
+        return found if image is None else (found[0] + num_priors * image[block, None], *found[1:])
 
     def best_of_overlapping(block: slice) -> tuple[Tensor, Tensor, Tensor]:
-        gt, prior, iou = overlapping_pairs(overlap_table(boxes[:, None], gts[block], overlaps, reach))  # (P,) each
-        alignment = align(scores[labels[block][gt], prior], iou, alpha, beta)
+        gt, prior, iou = overlapping_pairs(overlap_table(boxes[0][:, None], all_gts[block], measure))  # (P,) each
+        alignment = align(by_class[0][all_labels[block][gt], prior], iou, alpha, beta)
         if inside_first:
-            alignment = alignment * (border_distance(x[prior], y[prior], gts[block][gt]) > INSIDE)
-        pair = largest_of_each(alignment, gt, len(gts[block]), topk)  # (m, K), P where there are no more
+            alignment = alignment * (border_distance(x[prior], y[prior], all_gts[block][gt]) > INSIDE)
+        pair = largest_of_each(alignment, gt, len(all_gts[block]), topk)  # (m, K), P where there are no more
         return tuple(torch.cat([each, each.new_zeros(1)])[pair] for each in (prior, alignment, iou))  # type: ignore
 
     # A pair that overlaps takes up to 80 bytes: its place, its overlap and what becomes of that.
-    best_of, pair = (best_of_all, PAIR) if static_shapes(gts.device) else (best_of_overlapping, 80)
-    found = [best_of(block) for block in split(num_gts, pair * num_priors, gts.device, least=num_gts)]
-    gt_index, quality, metrics, targets = match_aligned(priors, gts, *(torch.cat(each) for each in zip(*found)))
-    return Assignment(gt_index, quality, {"assign_metrics": metrics, "norm_metrics": targets})
+    of_all = several or static_shapes(priors.device)
+    best_of, pair = (best_of_all, PAIR + 16 * several) if of_all else (best_of_overlapping, 80)
+    blocks = split(len(all_gts), pair * num_priors, priors.device, least=len(all_gts))
+    found = [best_of(block) for block in blocks]
+    gt_index, *values = match_aligned(all_priors, all_gts, *(torch.cat(each) for each in zip(*found)))
+    if row is not None:
+        gt_index = torch.where(gt_index >= 0, row[gt_index.clamp(min=0)], gt_index)
+    return tuple(each.view(num_images, num_priors) for each in (gt_index, *values))  # type: ignore[return-value]
 
 
 def align(score: Tensor, iou: Tensor, alpha: float, beta: float) -> Tensor:
@@ -134,29 +189,29 @@ def best_aligned(
     topk: int,
     alpha: float,
     beta: float,
-    overlaps: Overlaps,
+    measure: Measure,
     points: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The predictions best aligned with each ground truth, all pairs being looked at.
 
     Args:
-        gts: (..., M, 4) xyxy.
-        scores: (..., M, N) of their classes.
-        boxes: (..., N, 4) xyxy, predicted.
+        gts: (M, 4) xyxy.
+        scores: (M, N) of their classes.
+        boxes: (N, 4) xyxy, predicted; or (M, N, 4), those of the image of each ground truth.
         topk: predictions for each.
         alpha: exponent of the score.
         beta: exponent of the IoU.
-        overlaps: gives the (..., M, N) overlaps of ground truths and predicted boxes.
-        points: (..., N, 4) xyxy, priors whose centre must lie inside, or None.
+        measure: of ground truths and predicted boxes.
+        points: (N, 4) or (M, N, 4) xyxy, priors whose centre must lie inside, or None.
 
     Returns:
-        Three (..., M, topk): rows of ``boxes``, their alignments and their IoUs.
+        Three (M, topk): rows of ``boxes``, their alignments and their IoUs.
     """
-    iou = overlaps(gts, boxes)  # (..., M, N)
+    iou = measure.overlaps(gts, boxes) if boxes.ndim == 2 else measure.overlaps(gts[:, None], boxes)[:, 0]  # (M, N)
     alignment = align(scores, iou, alpha, beta)
     if points is not None:
         x, y = box_center(points)
-        alignment = alignment * (border_distance(x[..., None, :], y[..., None, :], gts[..., None, :]) > INSIDE)
+        alignment = alignment * (border_distance(x, y, gts[:, None]) > INSIDE)
     best, prior = top(alignment, topk, dim=-1, largest=True)
     return prior, best, iou.gather(-1, prior)
 
@@ -219,39 +274,40 @@ def classification_targets(
 
 
 @register
-class TaskAlignedAssigner(OverlapMixin, BatchingAssigner):
+class TaskAlignedAssigner(DenseAssigner):
     """Assign priors by the alignment of their classification and localisation: TOOD.
+
+    Reads ``priors`` (N, 4) xyxy, ``bboxes`` (N, 4) decoded in the scale of the ground truths, and ``scores`` (N, C)
+    probabilities.  Result: ``max_overlaps`` (N,) is the IoU of the match, 0 where there is none, with the plain
+    attributes ``assign_metrics`` (N,), the alignment, which TOODHead reads, and ``norm_metrics`` (N,), the normalised
+    target that TOODHead makes of it.
 
     Args:
         topk: candidates per ground truth over all levels; 13 in the paper.
         iou_calculator: configuration or object; plain IoU if None.
         candidate_order: "topk_then_inside" as in TOOD, where a prior whose centre lies outside the box takes one of the
             ``topk`` places, or "inside_then_topk" as in YOLOv8.
+        **common: see ``DenseAssigner``.
     """
+
+    knobs: ClassVar[str] = f"raise topk, which also counts candidates outside the box; {FINER}"
+    reads: ClassVar[Mapping[str, Kind]] = {"priors": "boxes", "bboxes": "predicted", "scores": "probabilities"}
 
     def __init__(
         self,
         topk: int,
         iou_calculator: Any = None,
         candidate_order: CandidateOrder = "topk_then_inside",
-        *,
-        memory_budget: int | None = None,
-        compile: bool = False,
-        deterministic: bool | None = None,
-        on_nonfinite: Policy | None = None,
+        **common: Unpack[DenseCommon],
     ) -> None:
-        super().__init__(memory_budget, compile, deterministic, on_nonfinite)
-        if topk < 1:
-            self.fail(f"topk is {topk}; at least 1 candidate is needed")
-        if candidate_order not in get_args(CandidateOrder):
-            self.fail(f"candidate_order is {candidate_order!r}; choose one of {', '.join(get_args(CandidateOrder))}")
-        self.topk = topk
-        self.candidate_order = candidate_order
+        super().__init__(**common)
+        self.topk = self.count_of("topk", topk)
+        self.candidate_order = self.option_of("candidate_order", candidate_order, CandidateOrder)
         self.build_calculator(iou_calculator)
 
-    @within_memory
-    @torch.no_grad()
-    def assign(
+    @in_either_order
+    @assigner_method
+    def assign(  # type: ignore[override]
         self,
         pred_instances: Any,
         gt_instances: Any,
@@ -265,82 +321,53 @@ class TaskAlignedAssigner(OverlapMixin, BatchingAssigner):
         """Assign the priors of one image.
 
         Args:
-            pred_instances: with ``priors`` (N, 4) xyxy, ``bboxes`` (N, 4) decoded in the scale of the ground truths,
-                and ``scores`` (N, C) probabilities; N may be 0.
-            gt_instances: with ``bboxes`` (M, 4) xyxy and ``labels`` (M,); M may be 0.
-            gt_instances_ignore: not used: the method defines no ignore regions.
+            pred_instances: with ``priors``, ``bboxes`` and ``scores``; N may be 0.
+            gt_instances: as for every dense assigner, and so are the other three.
+            gt_instances_ignore: see there.
             alpha: exponent of the score.
             beta: exponent of the IoU.
-            num_level_priors: accepted so that assigners can be exchanged; not used.
-            img_meta: accepted for the same reason; not used.
-
-        Returns:
-            AssignResult whose ``max_overlaps`` (N,) is the IoU of the match, 0 where there is none, with the plain
-            attributes ``assign_metrics`` (N,), the alignment, which TOODHead reads, and ``norm_metrics`` (N,), the
-            normalised target that TOODHead makes of it.
+            num_level_priors: see there.
+            img_meta: see there.
 
         Raises:
-            ValueError: a field is missing or has the wrong shape, or on CPU is not finite or no probability.
+            AssignerInputError: see there.
         """
-        priors, boxes, scores, gts, labels = self.read_image(pred_instances, gt_instances)
-        self.without_regions(gt_instances_ignore)
-        numbers = (self.topk, alpha, beta)
-        assignment = self.run(
-            task_aligned,
+        image = self.read(
+            pred_instances, gt_instances, gt_instances_ignore, num_level_priors, img_meta, alpha=alpha, beta=beta
+        )
+        image.settle()
+        return self.decide_images([image])[0]
+
+    def can_batch(self) -> bool:
+        """Where the calculator takes boxes of any number of leading dimensions."""
+        return bool(self.promise("takes_pairs"))
+
+    def decide_images(self, images: Sequence[Inputs]) -> list[AssignResult]:
+        """Assign images with as many priors each."""
+        each = [[image.fields[name] for image in images] for name in self.reads]
+        priors, boxes, scores = (torch.stack(own) if len(own) > 1 else own[0][None] for own in each)
+        options = images[0].options
+        found = self.run(
+            aligned_of_images,
             priors,
-            gts,
-            labels,
+            [image.gts for image in images],
+            [image.labels for image in images],
             boxes,
             scores,
-            *numbers,
-            overlaps=self.overlaps,
-            reach=self.reach,
-            candidate_order=self.candidate_order,
+            self.topk,
+            options.get("alpha", 1),
+            options.get("beta", 6),
+            self.measure,
+            self.candidate_order,
         )
-        result = to_assign_result(Assignment(assignment.gt_index, assignment.quality), labels)
+        return [self.result(in_assignment(*own), image) for image, *own in zip(images, *found)]
+
+    def result(self, assignment: Assignment, image: Inputs) -> AssignResult:
+        """In mmdet's form, with two plain attributes."""
+        result = super().result(Assignment(assignment.gt_index, assignment.quality), image)
         result.assign_metrics = assignment.extras["assign_metrics"]
         result.norm_metrics = assignment.extras["norm_metrics"]
         return result
-
-    def takes_images(self, **shared: Any) -> bool:
-        """Where the calculator takes boxes of any number of leading dimensions."""
-        return getattr(self.iou_calculator, "takes_pairs", False)
-
-    def bytes_of(self, pred_instances: Any, num_gts: int) -> int:
-        """Those of all pairs."""
-        return PAIR * self.count(pred_instances) * num_gts
-
-    def assign_images(self, images: Images, alpha: float = 1, beta: float = 6, **shared: Any) -> list[AssignResult]:
-        """Assign images at once, see ``assign_batch``."""
-        read = self.read_images(images)
-        priors, boxes = (torch.stack([own[index] for own in read]) for index in (0, 1))  # (B, N, 4)
-        scores, gts, labels = ([own[index] for own in read] for index in (2, 3, 4))
-        score = [own.index_select(1, classes) for own, classes in zip(scores, padded(labels)[0])]  # (N, M) each
-        points = priors if self.candidate_order == "inside_then_topk" else None
-        topk = min(self.topk, priors.shape[1])
-        found = best_aligned(
-            padded(gts)[0], torch.stack(score).mT.contiguous(), boxes, topk, alpha, beta, self.overlaps, points
-        )
-
-        # From here on the ground truths stand one after another, T in all, and so do the priors.
-        image, number = places([len(own) for own in labels], priors)  # (T,) each
-        candidates, alignment, iou = (each[image, number] for each in found)  # (T, K)
-        candidates = candidates + priors.shape[1] * image[:, None]
-        decided = match_aligned(priors.flatten(0, 1), torch.cat(gts), candidates, alignment, iou)
-        gt_index, quality, metrics, targets = (each.view(priors.shape[:2]) for each in decided)
-        gt_index = torch.where(gt_index >= 0, number[gt_index.clamp(min=0)], gt_index)
-        results = to_assign_results(gt_index, quality, labels)
-        for result, metric, target in zip(results, metrics, targets):
-            result.assign_metrics, result.norm_metrics = metric, target
-        return results
-
-    def read_image(self, pred_instances: Any, gt_instances: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Priors, boxes and scores of the predictions, boxes and labels of the ground truths, checked."""
-        priors, boxes, scores = self.read_predictions(
-            pred_instances, priors="boxes", bboxes="predicted", scores="probabilities"
-        )
-        gts, labels = self.read_ground_truths(gt_instances, scores.shape[1])
-        return priors, boxes, scores, gts, labels
 
     def batch_targets(
         self, pred_list: Sequence[Any], gt_list: Sequence[Any], alpha: float = 1, beta: float = 6
@@ -362,7 +389,7 @@ class TaskAlignedAssigner(OverlapMixin, BatchingAssigner):
         num_classes = shapes[0][1]
         rows = []
         for result, gt in zip(self.assign_batch(pred_list, gt_list, alpha=alpha, beta=beta), gt_list):
-            gts, classes = self.read_ground_truths(gt)
+            gts, classes = as_float32(as_tensor(gt.bboxes)).reshape(-1, 4), gt.labels.flatten()
             foreground, index = result.gt_inds > 0, (result.gt_inds - 1).clamp(min=-1)
             # A box, a class and a column of scores behind the others are for the background, at index -1.
             labels = torch.cat([classes.long(), classes.new_full((1,), num_classes).long()])[index]

@@ -7,21 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
-from visdet_assigners.assigners.base import OverlapMixin
-from visdet_assigners.assigners.matching import Image, MatchingAssigner
-from visdet_assigners.assigners.memory import within_memory
+from visdet_assigners.assigners.base import Common
+from visdet_assigners.assigners.calling import assigner_method
+from visdet_assigners.assigners.checking import checked
+from visdet_assigners.assigners.matching import Image, MatchedImage, MatchingAssigner
+from visdet_assigners.assigners.overlapping import OverlapMixin
 from visdet_assigners.assignment import Assignment, AssignResult, all_negative, to_assign_result
 from visdet_assigners.functional.costs import of_labels
-from visdet_assigners.functional.inputs import Policy
 from visdet_assigners.functional.lsap import InvalidCostError, repeated_assignments
+from visdet_assigners.functional.validity import Kind
+from visdet_assigners.options import whole_number
 from visdet_assigners.registry import build, register
 
 
+@checked({"topk": whole_number}, cost="numbers")
 def topk_hungarian(cost: Tensor, topk: int) -> tuple[Tensor, Tensor]:
     """Match each ground truth with several predictions at the lowest total cost.
 
@@ -33,6 +37,7 @@ def topk_hungarian(cost: Tensor, topk: int) -> tuple[Tensor, Tensor]:
         The matched predictions (P,), ascending, and their ground truths (P,); P = topk * M.
 
     Example:
+        >>> import torch
         >>> topk_hungarian(torch.tensor([[1., 9.], [9., 1.], [2., 9.], [9., 2.]]), topk=2)
         (tensor([0, 1, 2, 3]), tensor([0, 1, 0, 1]))
     """
@@ -49,10 +54,13 @@ class TopkHungarianAssigner(OverlapMixin, MatchingAssigner):
         cls_cost: configuration or object of the class cost; FocalLossCost of weight 2 if None.
         reg_cost: of the box cost; BBoxL1Cost of weight 5 if None.
         iou_cost: of the overlap cost; IoUCost giou of weight 2 if None.
+        **common: see ``BaseAssigner``.
 
     The class cost applies a sigmoid to scores that DDQ's head has already made probabilities; the published models were
     trained so, and mmdet's results are kept.
     """
+
+    reads: ClassVar[Mapping[str, Kind]] = {"scores": "probabilities", "bboxes": "predicted"}
 
     def __init__(
         self,
@@ -62,15 +70,10 @@ class TopkHungarianAssigner(OverlapMixin, MatchingAssigner):
         cls_cost: Any = None,
         reg_cost: Any = None,
         iou_cost: Any = None,
-        memory_budget: int | None = None,
-        compile: bool = False,
-        deterministic: bool | None = None,
-        on_nonfinite: Policy | None = None,
+        **common: Unpack[Common],
     ) -> None:
-        super().__init__(memory_budget, compile, deterministic, on_nonfinite)
-        if topk < 1:
-            self.fail(f"topk is {topk}; at least 1 is needed")
-        self.topk = topk
+        super().__init__(**common)
+        self.topk = self.count_of("topk", topk)
         self.build_calculator(iou_calculator)
         self.cls_cost = build(cls_cost or {"type": "FocalLossCost", "weight": 2.0})
         self.reg_cost = build(reg_cost or {"type": "BBoxL1Cost", "weight": 5.0})
@@ -80,8 +83,7 @@ class TopkHungarianAssigner(OverlapMixin, MatchingAssigner):
         """All three."""
         return self.cls_cost, self.reg_cost, self.iou_cost
 
-    @within_memory
-    @torch.no_grad()
+    @assigner_method
     def assign_batch(
         self,
         pred_list: Sequence[Any],
@@ -105,10 +107,9 @@ class TopkHungarianAssigner(OverlapMixin, MatchingAssigner):
             beta: exponent of the IoU in the alignment.
             **shared: accepted so that assigners can be exchanged; not used.
         """
-        return self.match(self.images_of(pred_list, gt_list, img_metas), alpha, beta)
+        return self.match(self.zip_images(pred_list, gt_list, img_metas), alpha, beta)
 
-    @within_memory
-    @torch.no_grad()
+    @assigner_method
     def assign(
         self,
         pred_scores: Tensor,
@@ -147,36 +148,44 @@ class TopkHungarianAssigner(OverlapMixin, MatchingAssigner):
 
     def match(self, images: Sequence[Image], alpha: float, beta: float) -> list[AssignResult]:
         """Match images, each given as predictions, ground truths and meta data."""
-        read = [self.read_image(*image) for image in images]
-        self.call.settle()
-        batches = self.total_costs(read, [gt.labels for _, gt, _ in read])
+        read = self.read_images(images)
+        batches = self.total_costs(read)
         order = [number for own, _ in batches for number in own]
-        counts = [[len(read[number][1].labels) for number in own] for own, _ in batches]
-        topk = [max(1, min(self.topk, len(read[n][0].scores) // max(1, len(read[n][1].labels)))) for n in order]
+        counts = [[len(read[number].labels) for number in own] for own, _ in batches]
+        topk = [max(1, min(self.topk, read[n].num_preds // max(1, len(read[n].labels)))) for n in order]
+        never = [self.never_matched([read[number] for number in own]) for own, _ in batches]
+        tolerate = self.report_bad_costs if self.replaces else None
         try:
-            pairs = repeated_assignments([cost for _, cost in batches], counts, topk, self.replaces)
+            pairs = repeated_assignments([cost for _, cost in batches], counts, topk, tolerate, never)
         except InvalidCostError as error:
-            self.fail_for(error, order, images)
-        results = {number: self.result(*read[number][:2], *pair, alpha, beta) for number, pair in zip(order, pairs)}
+            self.fail_for(error, order, read)
+        results = {number: self.result(read[number], *pair, alpha, beta) for number, pair in zip(order, pairs)}
         return [results[number] for number in range(len(images))]
 
-    def read_image(
-        self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None
-    ) -> tuple[SimpleNamespace, SimpleNamespace, Mapping[str, Any] | None]:
-        """Read and check what the costs and the alignment need of an image."""
-        self.check(pred_instances, gt_instances, img_meta)
-        scores, boxes = self.read_predictions(pred_instances, scores="scores", bboxes="predicted")
-        gts, labels = self.read_ground_truths(gt_instances, scores.shape[1])
-        return SimpleNamespace(scores=scores, bboxes=boxes), SimpleNamespace(labels=labels, bboxes=gts), img_meta
+    def read_image(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> MatchedImage:
+        """Fetch what the costs and the alignment need of an image: scores and boxes, whatever the costs read."""
+        image = super().read_image(pred_instances, gt_instances, img_meta)
+        read = vars(image.pred)
+        if not {"scores", "bboxes"} <= read.keys():
+            more = {"scores": "scores", "bboxes": "predicted"}
+            named = {name: (getattr(pred_instances, name, None), kind) for name, kind in more.items()}
+            read.update(zip(more, image.inputs.rows(named, owner="pred_instances.")))  # type: ignore[arg-type]
+            image.num_preds = len(read["scores"])
+        if "bboxes" not in vars(image.gt):
+            num_classes = read["scores"].shape[1]
+            image.inputs.read_truths(gt_instances.bboxes, gt_instances.labels, num_classes)
+            image.gt.bboxes = image.inputs.gts
+        return image
 
-    def result(self, pred: Any, gt: Any, rows: Tensor, columns: Tensor, alpha: float, beta: float) -> AssignResult:
+    def result(self, image: MatchedImage, rows: Tensor, columns: Tensor, alpha: float, beta: float) -> AssignResult:
         """The result of the matched pairs (P,) of an image."""
-        unmatched = all_negative(len(pred.scores), pred.scores)
-        if len(gt.labels) == 0:
-            return to_assign_result(Assignment(unmatched), gt.labels)
-        iou = self.overlaps(pred.bboxes, gt.bboxes)
-        alignment = of_labels(pred.scores, gt.labels) ** alpha * iou**beta
+        scores, labels = image.pred.scores, image.labels
+        unmatched = all_negative(len(scores), scores)
+        if len(labels) == 0:
+            return to_assign_result(Assignment(unmatched), labels)
+        iou = self.overlaps(image.pred.bboxes, image.gt.bboxes)
+        alignment = of_labels(scores, labels) ** alpha * iou**beta
         gt_index = unmatched.index_copy(0, rows, columns)
-        result = to_assign_result(Assignment(gt_index, iou[rows, columns]), gt.labels)
+        result = to_assign_result(Assignment(gt_index, iou[rows, columns]), labels)
         result.assign_metrics = alignment[rows, columns]
         return result

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 from visdet_assigners.assigners.base import levels_by_name
 from visdet_assigners.codetr.shadowing import listen, shadow
+from visdet_assigners.functional.validity import POINTS
+from visdet_assigners.registry import REGISTERED
 
 
 @dataclass(frozen=True)
@@ -31,15 +33,14 @@ class Needs:
     points: bool = False
 
 
-NEEDS = {
-    "DynamicSoftLabelAssigner": Needs(scores="logits", points=True),
-    "HungarianAssigner": Needs(scores="logits"),
-    "PointAssigner": Needs(points=True),
-    "SimOTAAssigner": Needs(scores="probabilities", points=True),
-    "TaskAlignedAssigner": Needs(scores="probabilities"),
-    "TopkHungarianAssigner": Needs(scores="probabilities"),
-    "UniformAssigner": Needs(scores="probabilities"),
-}
+def needs_of(assigner: Any) -> Needs:
+    """What an assigner reads, ours or mmdet's of the same name."""
+    cls: Any = REGISTERED.get(type(assigner).__name__)
+    reads = cls.reads_of(assigner) if hasattr(cls, "reads_of") else {}
+    predicted = {"scores", "bboxes", "decoder_priors"} & reads.keys()
+    scores = ("logits" if reads.get("scores") == "scores" else "probabilities") if predicted else None
+    return Needs(scores, points=reads.get("priors") in POINTS)
+
 
 _INSTANCES = ("pred_instances", "gt_instances", "gt_instances_ignore")
 
@@ -71,8 +72,7 @@ class _Adapter:
     def __init__(self, head: Any, assigner: Any, samples: Sequence[Any]) -> None:
         self.head = head
         self.name = type(assigner).__name__
-        with_cost = self.name == "ATSSAssigner" and assigner.alpha is not None
-        self.needs = Needs(scores="logits") if with_cost else NEEDS.get(self.name, Needs())
+        self.needs = needs_of(assigner)
         self.parameters = inspect.signature(assigner.assign).parameters
         self.samples = samples
         self.outputs: Any = None

@@ -130,7 +130,8 @@ def _one_class(sample: Any) -> DetDataSample:
     """Return a sample with the same boxes, all of class 0."""
     twin = DetDataSample(metainfo=sample.metainfo)
     truths = sample.gt_instances
-    twin.gt_instances = InstanceData(bboxes=truths.bboxes, labels=torch.zeros_like(truths.labels))
+    labels = torch.zeros_like(truths.labels)
+    twin.gt_instances = InstanceData(metainfo=truths.metainfo, bboxes=truths.bboxes, labels=labels)
     if "ignored_instances" in sample:
         twin.ignored_instances = sample.ignored_instances
     return twin

@@ -93,7 +93,8 @@ class CollaborativeMixin:
         **kwargs: as in the detector.
 
     Raises:
-        ValueError: a head's levels are not the adapter's, or its channels not the transformer's.
+        ValueError: a branch has other classes than the detector's head, or, once it is used, other levels than the
+            adapter or other channels than the transformer.
     """
 
     plain: type
@@ -130,6 +131,8 @@ class CollaborativeMixin:
             width = self.embed_dims
             defaults = dict(num_classes=self.bbox_head.num_classes, embed_dims=width)
             branches = [_build_branch({**defaults, **branch}) for branch in aux_branches]
+            for index, branch in enumerate(branches):
+                _check_classes(branch, self.bbox_head.num_classes, index)
             encoders = [
                 PositiveQueryEncoder(width, self.makes_query_pos, self.collab.with_feat)
                 for _ in branches
@@ -228,6 +231,21 @@ def _times(value: Any, factor: float, name: str) -> Any:
     if "loss" not in name:
         return value
     return [one * factor for one in value] if isinstance(value, (list, tuple)) else value * factor
+
+
+def _check_classes(branch: Any, expected: int, index: int) -> None:
+    """Raise where a head of a branch has other classes: labels would be its background, or out of its bounds."""
+    for name in ("head", "roi.bbox_head", "roi.mask_head"):
+        head: Any = branch
+        for part in name.split("."):
+            head = getattr(head, part, None)
+        for one in head if isinstance(head, ModuleList) else [head]:
+            number = getattr(one, "num_classes", expected)
+            if number != expected and not getattr(one, "class_agnostic", False):
+                raise ValueError(
+                    f"aux_branches[{index}].{name}: {type(one).__name__} has num_classes={number}, the detector's "
+                    f"bbox_head {expected}; leave it out, and the branch takes the detector's"
+                )
 
 
 def _check_head(branch: Any, maps: Sequence[Tensor], index: int) -> None:

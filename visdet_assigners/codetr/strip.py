@@ -10,7 +10,7 @@ from mmengine.config import ConfigDict
 from torch import nn
 
 from visdet_assigners.codetr.detectors import CollaborativeMixin
-from visdet_assigners.registry import SCOPE
+from visdet_assigners.registry import SCOPE, scope_and_name
 
 AUXILIARY = "auxiliary."
 ADDED_ARGUMENTS = ("aux_branches", "collab", "aux_adapter")
@@ -56,8 +56,8 @@ def strip_config(model: Mapping[str, Any]) -> dict[str, Any]:
     """
     plain = {name: copy.deepcopy(value) for name, value in model.items() if name not in ADDED_ARGUMENTS}
     kinds = {cls.__name__: cls.plain.__name__ for cls in CollaborativeMixin.__subclasses__()}
-    name = str(plain["type"]).removeprefix(f"{SCOPE}.")
-    if name not in kinds:
+    scope, name = scope_and_name(plain["type"])
+    if name not in kinds or scope not in ("", SCOPE):
         raise TypeError(f"{plain['type']} has no auxiliary modules; expected one of {', '.join(sorted(kinds))}")
     plain["type"] = kinds[name]
     return type(model)(plain) if isinstance(model, ConfigDict) else plain

@@ -33,12 +33,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from visdet_assigners.assigners.memory import moved
+from visdet_assigners.assigners.calling import to_device
 from visdet_assigners.commands.config import read_config
 from visdet_assigners.commands.errors import user_errors
 from visdet_assigners.commands.options import ArgumentParser
 from visdet_assigners.errors import UserError, check_file
-from visdet_assigners.registry import REGISTERED, typed_nodes
+from visdet_assigners.registry import REGISTERED, scope_and_name, typed_nodes
 from visdet_assigners.testing.benchmarks import SCENES, Scene, drawn, scene_for
 from visdet_assigners.testing.measure import OperatorCounter, Timing, peak_memory, time_interleaved
 from visdet_assigners.testing.scenes import Objects, coco_objects
@@ -78,7 +78,7 @@ class Row:
 
 def build_both(config: Mapping[str, Any]) -> tuple[Any, Any]:
     """Ours and mmdet's of one config."""
-    kind = str(config["type"]).rpartition(".")[2]
+    kind = scope_and_name(config["type"])[1]
     options = {key: value for key, value in config.items() if key != "type"}
     with DefaultScope.overwrite_default_scope("mmdet"):
         return REGISTERED[kind](**options), TASK_UTILS.build({**config, "type": f"mmdet.{kind}"})
@@ -98,7 +98,7 @@ def measure(scene: Scene, objects: Objects, device: torch.device, rounds: int, w
         RuntimeError: they decide differently.
     """
     mine, theirs = build_both(scene.config)
-    arguments = moved(scene.call(objects), device)
+    arguments = to_device(scene.call(objects), device)
     calls = [lambda: mine.assign(*arguments)] + [lambda: theirs.assign(*arguments)] * with_mmdet
     results = [call() for call in calls]
     if with_mmdet and not torch.equal(results[0].gt_inds, results[1].gt_inds):

@@ -29,16 +29,16 @@ from visdet_assigners.observe.detector import (
     build_model,
     check_calls,
     check_detector,
-    class_names,
     numbered_items,
     objects_of,
     open_dataset,
     picture_path,
+    repeats_left_out,
     uncalled,
 )
 from visdet_assigners.observe.draw import draw_assignments, panels_of, render, save
-from visdet_assigners.training.config_assigners import check_assigners
-from visdet_assigners.training.datasets import check_data
+from visdet_assigners.training.classes import names_of
+from visdet_assigners.training.config_check import check_config
 from visdet_assigners.training.running import check_checkpoint
 
 
@@ -94,7 +94,7 @@ def browse(cfg: Config, args: argparse.Namespace) -> None:
     init_default_scope(cfg.get("default_scope", "mmdet"))
     model = build_model(cfg, args.checkpoint, args.epoch)
     dataset = open_dataset(cfg, args.phase)
-    classes = class_names(dataset)
+    classes = names_of(dataset)
     folder = Path(args.out_dir or Path(cfg.work_dir) / "assignments")
     folder.mkdir(parents=True, exist_ok=True)
     window = open_window() if args.show else None
@@ -137,7 +137,7 @@ def browse(cfg: Config, args: argparse.Namespace) -> None:
     if not written:
         raise UserError(f"--assigner {args.assigner}: the model calls {', '.join(sorted(found))}; name a part of these")
     never = uncalled(model, called)
-    print(f"{len(written)} pictures in {folder}")
+    print(f"{len(written)} pictures in {folder}", *repeats_left_out(cfg, args.phase), sep="\n")
     if never:
         print(f"Not called: {', '.join(never.values())}; a head that changes its assigner while training has it at "
               "another --epoch")  # fmt: skip
@@ -156,6 +156,5 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = load_config(args)
         check_checkpoint(args.checkpoint, "check the path, or leave it out")
         check_detector(cfg, args.phase)
-        check_data(cfg, [args.phase])
-        check_assigners(cfg)
+        check_config(cfg, [args.phase])
         browse(cfg, args)

@@ -1,4 +1,4 @@
-"""Check the annotations that a config trains and validates on, and on demand its pictures, before a training does.
+"""Check a config and the annotations that it trains and validates on, and on demand the pictures, before a training.
 
 Names what would stop a training, or make it wrong (exit status 1), and what mmdet leaves out without a word.
 
@@ -8,9 +8,8 @@ Names what would stop a training, or make it wrong (exit status 1), and what mmd
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 from tqdm import tqdm
@@ -19,8 +18,9 @@ from visdet_assigners.commands.config import load_config
 from visdet_assigners.commands.errors import user_errors
 from visdet_assigners.commands.options import ArgumentParser, add_config_arguments
 from visdet_assigners.errors import UserError
-from visdet_assigners.training.annotations import Defect
-from visdet_assigners.training.datasets import check_data, check_dataset_annotations, coco_datasets
+from visdet_assigners.training.annotations import AnnotationReport, Defect
+from visdet_assigners.training.config_check import look
+from visdet_assigners.training.datasets import DataSet
 from visdet_assigners.training.images import file_fault
 
 
@@ -49,15 +49,15 @@ def check_pictures(path: str, folder: Path) -> list[Defect]:
     return [defect for defect in (damaged, other) if defect.places]
 
 
-def check(phase: str, dataset: Mapping[str, Any], with_pictures: bool) -> bool:
-    """Check one data set and print what was found; returns whether it can be used."""
-    report = check_dataset_annotations(dataset)
+def tell(one: DataSet, report: AnnotationReport, with_pictures: bool) -> bool:
+    """Print what was found in the annotations of a data set, and in its pictures; returns whether it can be used."""
     fatal = list(report.fatal)
     if with_pictures and not any("image" in defect.what for defect in fatal):
-        folder = Path(dataset.get("data_root") or "") / (dataset.get("data_prefix") or {}).get("img", "")
+        folder = Path(one.config.get("data_root") or "") / (one.config.get("data_prefix") or {}).get("img", "")
         fatal += check_pictures(report.path, folder)
-    print(f"{phase}: {report.path}: {report.images} images, {report.objects} objects, {report.num_dropped} left out")
-    for mark, defects in (("!", fatal), ("-", report.dropped)):
+    print(f"{one.phase}: {report.path}: {report.images} images, {report.objects} objects, "
+          f"{report.num_dropped} left out")  # fmt: skip
+    for mark, defects in (("!", fatal), ("-", [*report.dropped, *report.told])):
         for defect in defects:
             print(f"  {mark} {defect}")
     return not fatal
@@ -68,9 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     with user_errors():
         args = parse_args(argv)
         cfg = load_config(args)
-        check_data(cfg, ["train", "val"])
-        found = list(coco_datasets(cfg, ["train", "val"]))
-        if not found:
+        seen = look(cfg, ["train", "val"])
+        usable = [tell(one, report, args.images) for one, report in seen.reports]
+        fatal = [problem for problem in seen.problems if problem.fatal]
+        if not usable and not fatal:
             raise UserError(f"{args.config} reads no CocoDataset from local files; this tool knows no other")
-        usable = [check(phase, dataset, args.images) for phase, dataset in found]
-    return 0 if all(usable) else 1
+        for problem in sorted(seen.problems, key=lambda one: not one.fatal):
+            print(f"{'!' if problem.fatal else '-'} {problem}")
+    return 0 if all(usable) and not fatal else 1

@@ -42,18 +42,19 @@ from visdet_assigners.observe.detector import (
     blank_images,
     build_model,
     check_detector,
-    class_names,
     numbered_items,
     open_dataset,
     picture_path,
+    repeats_left_out,
     sample_of,
     without_network,
 )
 from visdet_assigners.observe.draw import save
 from visdet_assigners.observe.statistics import ObjectTable, PriorCounts, summarize
 from visdet_assigners.observe.tap import find_assigners
+from visdet_assigners.training.classes import names_of
 from visdet_assigners.training.config_assigners import assigner_nodes, check_assigners
-from visdet_assigners.training.datasets import check_data
+from visdet_assigners.training.config_check import check_config
 from visdet_assigners.training.running import build_runner, check_checkpoint
 
 Pair = tuple[AssignmentRecord, AssignmentRecord]
@@ -230,7 +231,7 @@ def compare(cfgs: Sequence[Config], args: argparse.Namespace, folder: Path) -> d
 
     comparison = Comparison()
     written: set[Path] = set()
-    classes = class_names(dataset)
+    classes = names_of(dataset)
     count = min(args.max_images, len(dataset))
 
     def pairs_of(item: Any) -> tuple[np.ndarray, list[Pair]]:
@@ -355,17 +356,19 @@ def train(cfgs: Sequence[Config], names: Sequence[str], args: argparse.Namespace
 
 def load_configs(args: argparse.Namespace) -> list[Config]:
     """Read the two configs, or the one and put the other assigner into its copy."""
+    phases = list(dict.fromkeys([args.phase, *(["train", "val"] if args.train else [])]))
+    images = bool(args.pictures or args.train or any(args.checkpoints))
     cfg = load_config(args)
+    check_detector(cfg, args.phase)
+    check_config(cfg, phases, images=images)
     if args.to:
-        cfgs = [cfg, with_assigner(cfg, args.to, args.at)]
+        other = with_assigner(cfg, args.to, args.at)
+        check_assigners(other)
     else:
-        second = argparse.Namespace(**{**vars(args), "config": args.config_b})
-        cfgs = [cfg, load_config(second)]
-    for one in cfgs:
-        check_detector(one, args.phase)
-        check_data(one, [args.phase, *(["train", "val"] if args.train else [])])
-        check_assigners(one)
-    return cfgs
+        other = load_config(argparse.Namespace(**{**vars(args), "config": args.config_b}))
+        check_detector(other, args.phase)
+        check_config(other, phases, images=images)
+    return [cfg, other]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -378,6 +381,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         result = compare(cfgs, args, folder)
         print_comparison(result)
+        for note in repeats_left_out(cfgs[0], args.phase):
+            print(note)
         if args.train:
             last = list(result["places"].values())[-1]
             names = list(last["assigners"]) if args.to else [Path(path).stem for path in (args.config, args.config_b)]

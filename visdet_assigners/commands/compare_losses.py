@@ -20,8 +20,7 @@ from visdet_assigners.commands.config import load_config
 from visdet_assigners.commands.errors import user_errors
 from visdet_assigners.commands.options import ArgumentParser, add_config_arguments
 from visdet_assigners.errors import UserError
-from visdet_assigners.training.config_assigners import check_assigners
-from visdet_assigners.training.datasets import check_data
+from visdet_assigners.training.config_check import check_config
 from visdet_assigners.training.running import build_runner
 
 
@@ -108,8 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for which in ("mmdet", "visdet"):
             args.assigners = which
             cfg = load_config(args)
-            check_data(cfg, ["train"])
-            check_assigners(cfg)
+            check_config(cfg, ["train"])
             runs[which] = record_losses(cfg, args.iterations, which)
     difference = first_difference(runs["mmdet"], runs["visdet"])
     if difference:

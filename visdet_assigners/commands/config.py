@@ -65,14 +65,15 @@ def read_config(path: str) -> Config:
         else:
             check_file(path, "config file", "check the path")
             cfg = Config.fromfile(path, import_custom_modules=False)
+        import_modules_from_strings(**cfg.get("custom_imports", {"imports": []}))
     except UserError:
         raise
     except Exception as error:
+        failed = re.match(r"Failed to import [\w.]+$", str(error.__cause__ or error))  # mmengine's word on one module
+        if isinstance(error, ImportError) and failed:
+            raise UserError(f"custom_imports of {path}: {failed[0]}; install its package, or add its folder to "
+                            "PYTHONPATH") from error  # fmt: skip
         raise UserError(f"can't read the config {path}: {type(error).__name__}: {error}") from error
-    try:
-        import_modules_from_strings(**cfg.get("custom_imports", {"imports": []}))
-    except ImportError as error:
-        raise UserError(f"custom_imports of {path}: {error}; install it, or add its folder to PYTHONPATH") from error
     return cfg
 
 

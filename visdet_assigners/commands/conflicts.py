@@ -26,8 +26,9 @@ from visdet_assigners.observe.detector import (
     check_detector,
     numbered_items,
     open_dataset,
+    repeats_left_out,
 )
-from visdet_assigners.training.datasets import check_data
+from visdet_assigners.training.config_check import check_config
 
 
 def parse_args(argv: Sequence[str] | None):
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(f"--max-images {args.max_images}: give a number of images, at least 1")
         cfg = load_config(args)
         check_detector(cfg, "train")
-        check_data(cfg, ["train"])
+        check_config(cfg, ["train"], images=False)
         init_default_scope(cfg.get("default_scope", "mmdet"))
         found = count_conflicts(cfg, args.max_images)
         if not found:
@@ -72,3 +73,5 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("| --- | ---: | ---: | ---: | ---: |")
         for pair, one in found.items():
             print(f"| {' and '.join(pair)} | {one.places} | {one.one_sided} | {one.other_object} | {one.share:.1%} |")
+        for note in repeats_left_out(cfg, "train"):
+            print(note)

@@ -17,9 +17,11 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
@@ -52,6 +54,8 @@ def draw_background(rng: np.random.Generator, width: int, height: int, plain: bo
 def outline(rng: np.random.Generator, name: str, radius: float) -> np.ndarray:
     """Corners of a shape around the origin at a random angle: (P, 2) float, pixels."""
     turn = rng.uniform(0, 2 * np.pi)
+    angles: NDArray[Any]
+    radii: NDArray[Any]
     if name == "circle":
         angles, radii = np.linspace(0, 2 * np.pi, 48, endpoint=False), np.ones(48)
     elif name == "rectangle":
@@ -168,7 +172,8 @@ def make_split(
     """Write the pictures and the annotation file of one split."""
     image_dir = out_dir / "images" / split
     image_dir.mkdir(parents=True, exist_ok=True)
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for i in tqdm(range(count), desc=split, unit="picture"):
         rng = np.random.default_rng([seed, SPLITS.index(split), i])
         empty = i % EMPTY_EVERY == EMPTY_EVERY - 1

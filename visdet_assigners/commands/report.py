@@ -31,17 +31,17 @@ from visdet_assigners.observe.detector import (
     build_model,
     check_calls,
     check_detector,
-    class_names,
     numbered_items,
     open_dataset,
+    repeats_left_out,
     uncalled,
     without_network,
 )
 from visdet_assigners.observe.draw import draw_assignments, panels_of
 from visdet_assigners.observe.report import Report
 from visdet_assigners.observe.tap import decoder_layers
-from visdet_assigners.training.config_assigners import check_assigners
-from visdet_assigners.training.datasets import check_data
+from visdet_assigners.training.classes import names_of
+from visdet_assigners.training.config_check import check_config
 from visdet_assigners.training.running import check_checkpoint
 
 
@@ -71,7 +71,7 @@ def make_report(cfg: Config, args: argparse.Namespace) -> Report:
     alone = ask_without_network(model, dataset) if args.checkpoint is None else set()
     without = bool(alone)
     title = f"Assignments of {Path(args.config).stem}, {args.phase} set"
-    report = Report(title, class_names(dataset), decoder_layers(model))
+    report = Report(title, names_of(dataset), decoder_layers(model))
     count = min(args.max_images or len(dataset), len(dataset))
     left_out: set[str] = set()
     objects = False
@@ -107,6 +107,7 @@ def make_report(cfg: Config, args: argparse.Namespace) -> Report:
     if left_out:
         report.notes.append(f"Left out, as they look at predictions: {', '.join(sorted(left_out))}; "
                             "with a CHECKPOINT they are there.")  # fmt: skip
+    report.notes += repeats_left_out(cfg, args.phase)
     report.random_weights = args.checkpoint is None
     if report.random_weights and not without:
         report.notes.append("The weights are random: only what depends on anchors or points alone is right.")
@@ -123,8 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = load_config(args)
         check_checkpoint(args.checkpoint, "check the path, or leave it out")
         check_detector(cfg, args.phase)
-        check_data(cfg, [args.phase])
-        check_assigners(cfg)
+        check_config(cfg, [args.phase], images=bool(args.pictures or args.checkpoint))
         report = make_report(cfg, args)
         folder = Path(args.out_dir or cfg.work_dir)
         folder.mkdir(parents=True, exist_ok=True)

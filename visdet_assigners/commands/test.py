@@ -8,8 +8,9 @@ from visdet_assigners.commands.config import load_config
 from visdet_assigners.commands.errors import user_errors
 from visdet_assigners.commands.options import ArgumentParser, add_config_arguments, add_runner_arguments
 from visdet_assigners.errors import UserError
-from visdet_assigners.training.config_assigners import check_assigners
-from visdet_assigners.training.datasets import check_data, guard_images
+from visdet_assigners.training.config_check import check_config
+from visdet_assigners.training.dataset_tree import leaf_datasets, phase_dataset
+from visdet_assigners.training.datasets import guard_images
 from visdet_assigners.training.running import build_runner, check_checkpoint, lost_processes
 
 
@@ -29,9 +30,7 @@ def parse_args(argv: Sequence[str] | None):
 
 def apply_tta(cfg) -> None:
     """Wrap the model and its test pipeline for test-time augmentation: the config's own, else one horizontal flip."""
-    dataset = cfg.test_dataloader.dataset
-    while "dataset" in dataset:
-        dataset = dataset.dataset
+    datasets = [one for _, one in leaf_datasets(phase_dataset(cfg, "test"), "test")]
     if "tta_model" not in cfg:
         merge = {"nms": {"type": "nms", "iou_threshold": 0.5}, "max_per_img": 100}
         cfg.tta_model = {"type": "DetTTAModel", "tta_cfg": merge}
@@ -39,9 +38,10 @@ def apply_tta(cfg) -> None:
         flips = [{"type": "RandomFlip", "prob": 1.0}, {"type": "RandomFlip", "prob": 0.0}]
         keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction")
         pack = [{"type": "PackDetInputs", "meta_keys": keys}]
-        cfg.tta_pipeline = [*dataset.pipeline[:-1], {"type": "TestTimeAug", "transforms": [flips, pack]}]
+        cfg.tta_pipeline = [*datasets[0].pipeline[:-1], {"type": "TestTimeAug", "transforms": [flips, pack]}]
     cfg.model = {**cfg.tta_model, "module": cfg.model}
-    dataset.pipeline = cfg.tta_pipeline
+    for dataset in datasets:
+        dataset.pipeline = cfg.tta_pipeline
     guard_images(cfg, ["test"])
 
 
@@ -53,8 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(f"--out {args.out}: the predictions are a pickle file; give a name that ends in .pkl")
         cfg = load_config(args)
         check_checkpoint(args.checkpoint, "check the path, or train one with tools/train.py")
-        check_data(cfg, ["test"])
-        check_assigners(cfg)
+        check_config(cfg, ["test"])
         cfg.load_from = args.checkpoint
         if args.show or args.show_dir:
             from mmdet.engine.hooks.utils import trigger_visualization_hook

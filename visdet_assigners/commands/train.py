@@ -10,8 +10,7 @@ from visdet_assigners.commands.config import load_config
 from visdet_assigners.commands.errors import user_errors
 from visdet_assigners.commands.options import ArgumentParser, add_config_arguments, add_runner_arguments
 from visdet_assigners.errors import UserError
-from visdet_assigners.training.config_assigners import check_assigners
-from visdet_assigners.training.datasets import check_annotation_files, check_data, guard_images
+from visdet_assigners.training.config_check import check_config
 from visdet_assigners.training.running import (
     build_runner,
     check_checkpoint,
@@ -81,15 +80,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = load_config(args)
         apply_options(cfg, args)
         use_safe_checkpoints(cfg)
-        check_data(cfg, ["train", "val"])
-        guard_images(cfg, ["train"], args.bad_images)
-        check_annotation_files(
-            cfg,
-            ["train", "val"],
-            stop=args.bad_annotations == "stop",
-            headers=args.check_images,
-            stop_at_images=args.bad_images == "stop",
-        )
-        check_assigners(cfg)
+        check_config(cfg, ["train", "val"], args.bad_annotations, args.bad_images, headers=args.check_images)
         with lost_processes():
             build_runner(cfg).train()

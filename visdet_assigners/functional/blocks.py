@@ -1,71 +1,22 @@
 """Work over pairs of priors and ground truths in blocks, so that memory doesn't grow with their number.
 
-A block takes at most a budget of bytes: that of the call (`limit_memory`), else of the package (`set_memory_budget`),
-else of the environment variable ``VISDET_ASSIGNERS_MEMORY_BUDGET``, else ``DEFAULT_BUDGET``.  On a CPU blocks are small
-enough to stay in its cache, and priors and ground truths that are far apart are left out of them, which makes shapes
-depend on the data.  On a device that would mean to wait for it, so shapes there depend on the numbers of priors and
-ground truths alone; ``VISDET_ASSIGNERS_DEVICE_PATH=1`` takes that way on a CPU, too.
+A block takes at most the memory budget of `settings`.  On a CPU blocks are small enough to stay in its cache, and
+priors and ground truths that are far apart are left out of them, which makes shapes depend on the data.  On a device
+that would synchronise with it, so shapes there depend on the numbers of priors and ground truths alone;
+``VISDET_ASSIGNERS_DEVICE_PATH=1`` takes that way on a CPU, too.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 
-DEFAULT_BUDGET = 256 * 1024**2
+from visdet_assigners.settings import memory_budget
+
 CACHE = 2 * 1024**2
 """Bytes of temporaries that stay in the cache of a CPU."""
-
-_of_package: int | None = None
-_of_call: ContextVar[int | None] = ContextVar("memory_budget", default=None)
-
-
-def set_memory_budget(budget: int | None) -> None:
-    """Set the bytes that the temporaries of one block may take, for all assigners; None returns to the default.
-
-    Raises:
-        ValueError: ``budget`` isn't positive.
-    """
-    global _of_package
-    _of_package = None if budget is None else checked_budget(budget)
-
-
-def checked_budget(budget: int | str) -> int:
-    """The budget as a positive int.
-
-    Raises:
-        ValueError: it is none.
-    """
-    try:
-        number = int(budget)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise ValueError(f"the memory budget is {budget!r}; give a positive number of bytes, as {DEFAULT_BUDGET}")
-    return number
-
-
-def memory_budget() -> int:
-    """Bytes that the temporaries of one block may take now."""
-    for budget in (_of_call.get(), _of_package, os.environ.get("VISDET_ASSIGNERS_MEMORY_BUDGET")):
-        if budget:
-            return checked_budget(budget)
-    return DEFAULT_BUDGET
-
-
-@contextmanager
-def limit_memory(budget: int) -> Iterator[None]:
-    """Use this budget inside the ``with`` block, in this thread."""
-    token = _of_call.set(budget)
-    try:
-        yield
-    finally:
-        _of_call.reset(token)
 
 
 def static_shapes(device: torch.device) -> bool:
@@ -90,7 +41,8 @@ def split(count: int, bytes_each: int, device: torch.device, least: int = 1) -> 
         Slices of at least one each.
 
     Example:
-        >>> with limit_memory(250):
+        >>> from visdet_assigners.settings import using
+        >>> with using(memory_budget=250):
         ...     split(5, bytes_each=100, device=torch.device("cpu"))
         [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,11 +13,12 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from visdet_assigners.functional.blocks import static_shapes
-from visdet_assigners.functional.inputs import count_replaced, current_call, tell_once
 
 THREADED = 2**20
 """Costs in all from which on several problems are solved side by side; scipy lets go of the interpreter's lock."""
 THREADS = 8
+Tolerate = Callable[[NDArray[np.bool_]], None]
+"""Is told which costs are finite, (P,) bool, where some aren't; having it means that they may be NaN or infinite."""
 
 
 class InvalidCostError(ValueError):
@@ -71,7 +72,11 @@ def linear_assignments(costs: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
 
 
 def repeated_assignments(
-    costs: Sequence[Tensor], counts: Sequence[Sequence[int]], times: Sequence[int], replaces: bool = False
+    costs: Sequence[Tensor],
+    counts: Sequence[Sequence[int]],
+    times: Sequence[int],
+    tolerate: Tolerate | None = None,
+    never: Sequence[Tensor | None] = (),
 ) -> list[tuple[Tensor, Tensor]]:
     """Solve batches of problems, each column being there several times, with one copy to the host and one back.
 
@@ -79,7 +84,8 @@ def repeated_assignments(
         costs: as in `matched_columns`, and so are the counts.
         counts: see there.
         times: of each problem of all batches, how often a column may be matched; may be 0.
-        replaces: see there.
+        tolerate: see there.
+        never: see there.
 
     Returns:
         For each problem of each batch the matched rows (P,), ascending, and their columns (P,).
@@ -89,7 +95,7 @@ def repeated_assignments(
     """
     if not costs:
         return []
-    problems = on_host(costs, counts, replaces)
+    problems = on_host(costs, counts, tolerate, never)
     repeated = [each if own == 1 else each.repeat(own, axis=1) for each, own in zip(problems, times)]
     pairs = [np.stack([rows, columns // max(1, own)]) for (rows, columns), own in zip(solve(repeated), times)]
     sizes = [pair.shape[1] for pair in pairs]
@@ -97,13 +103,20 @@ def repeated_assignments(
     return [(rows, columns) for rows, columns in found.split(sizes, dim=1)]
 
 
-def matched_columns(costs: Sequence[Tensor], counts: Sequence[Sequence[int]], replaces: bool = False) -> list[Tensor]:
+def matched_columns(
+    costs: Sequence[Tensor],
+    counts: Sequence[Sequence[int]],
+    tolerate: Tolerate | None = None,
+    never: Sequence[Tensor | None] = (),
+) -> list[Tensor]:
     """Solve batches of problems with one copy to the host and one back, large ones side by side.
 
     Args:
         costs: at least one batch (B_i, N_i, M_i) of problems, all on one device, finite; any of the three may be 0.
         counts: of each problem of each batch, how many columns in front count; what is behind is padding, finite too.
-        replaces: costs may be NaN or infinite: such pairs are never matched, and as many others as there can be.
+        tolerate: where given, costs may be NaN or infinite: such pairs are never matched, and as many others as there
+            can be.
+        never: of each batch (B_i, N_i) bool, rows that are never matched, or None.
 
     Returns:
         For each batch (B_i, N_i) int64, the column of each row, -1 where it has none.
@@ -116,7 +129,7 @@ def matched_columns(costs: Sequence[Tensor], counts: Sequence[Sequence[int]], re
         [tensor([[ 1,  0],
                 [-1,  0]])]
     """
-    problems = on_host(costs, counts, replaces)
+    problems = on_host(costs, counts, tolerate, never)
     found, start = np.full(sum(map(len, problems)), -1), 0
     for problem, (rows, columns) in zip(problems, solve(problems)):
         found[start + rows] = columns
@@ -146,32 +159,35 @@ def solve_one(problem: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     return rows[kept], columns[kept]
 
 
-def on_host(costs: Sequence[Tensor], counts: Sequence[Sequence[int]], replaces: bool = False) -> list[NDArray[Any]]:
+def on_host(
+    costs: Sequence[Tensor],
+    counts: Sequence[Sequence[int]],
+    tolerate: Tolerate | None = None,
+    never: Sequence[Tensor | None] = (),
+) -> list[NDArray[Any]]:
     """Copy batches of problems to the host all at once, and check there what is found out where they are: finiteness.
 
-    The arguments are those of `matched_columns`.
+    The arguments are those of `matched_columns`; rows that are never matched come back infinite.
 
     Raises:
         InvalidCostError: a cost is NaN or infinite.
     """
     device, dtype = costs[0].device, torch.promote_types(costs[0].dtype, torch.float32)
     wide = [cost.detach().to(dtype) for cost in costs]
-    flags: Any = []
+    finite = [cost.isfinite().flatten(1).all(dim=1) for cost in wide]
+    for number, marks in enumerate(never):
+        if marks is not None:
+            wide[number] = wide[number].masked_fill(marks[..., None], torch.inf)
     if static_shapes(device):
-        finite = [cost.isfinite().flatten(1).all(dim=1).to(dtype) for cost in wide]
-        everything = torch.cat([*finite, *(cost.flatten() for cost in wide)]).to("cpu", copy=True)
-        first, *flat = everything.split([sum(map(len, finite)), *(cost.numel() for cost in wide)])
-        flags = first.numpy()
+        everything = torch.cat([each.to(dtype) for each in finite] + [cost.flatten() for cost in wide])
+        first, *flat = everything.to("cpu", copy=True).split([sum(map(len, finite)), *(cost.numel() for cost in wide)])
+        flags = first.numpy() > 0
         wide = [part.view(cost.shape) for part, cost in zip(flat, wide)]
+    else:
+        flags = torch.cat(finite).numpy()
     problems = [each[:, :own].numpy() for cost, own_counts in zip(wide, counts) for each, own in zip(cost, own_counts)]
-    if not static_shapes(device):
-        flags = [np.isfinite(problem).all() for problem in problems]
-    bad = next((number for number, flag in enumerate(flags) if not flag), None)
-    call = current_call()
-    if bad is not None and not replaces:
-        raise InvalidCostError(bad, len(problems))
-    if bad is not None and call:
-        finite = np.concatenate([np.isfinite(problem).ravel() for problem in problems])
-        count_replaced(call.who, "costs", torch.from_numpy(finite))
-        tell_once(call.who, "costs", "there are costs that are not finite; these pairs are never matched")
+    if not flags.all():
+        if tolerate is None:
+            raise InvalidCostError(int(np.flatnonzero(~flags)[0]), len(problems))
+        tolerate(np.concatenate([np.isfinite(problem).ravel() for problem in problems]))
     return problems

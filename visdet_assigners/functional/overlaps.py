@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from visdet_assigners.functional.blocks import bounding_boxes, split, static_shapes, touching
-from visdet_assigners.functional.boxes import box_overlaps
+from visdet_assigners.functional.boxes import box_iou, box_overlaps
 from visdet_assigners.functional.resolve import first_true
+from visdet_assigners.functional.tensors import cat_or_only
 
-Overlaps = Callable[[Tensor, Tensor], Tensor]
-"""Pairwise overlaps: (..., A, 4), (..., B, 4) xyxy -> (..., A, B)."""
+
+class Measure(NamedTuple):
+    """How ground truths and boxes are compared.
+
+    Attributes:
+        overlaps: of (..., M, 4) ground truths and (..., N, 4) boxes, xyxy: (..., M, N).
+        reach: pixels from which on boxes apart overlap by exactly 0, so that far pairs are left out; None where that
+            isn't known.
+        blockwise: whether an overlap doesn't depend on what else is in the call; otherwise there is one call of all, as
+            long as the memory budget allows.
+    """
+
+    overlaps: Callable[[Tensor, Tensor], Tensor]
+    reach: float | None = None
+    blockwise: bool = False
+
+
+IOU = Measure(box_iou, reach=0.0, blockwise=True)
+"""Plain IoU."""
 LEAST = 128
 """Priors of a block on a CPU: enough to be worth the calls, few enough to lie side by side."""
 APART = 4
@@ -43,6 +62,7 @@ class OverlapTable:
         at: the overlaps (..., m, n) of a block; of any block, not only of those above.
         sparse: whether shapes may depend on the data, as on a CPU.
         ignored: (..., N) bool, priors whose overlaps are all -1, or None.
+        repeatable: whether a block that is asked for again, or in part, has the same overlaps to the last bit.
     """
 
     num_gts: int
@@ -50,9 +70,10 @@ class OverlapTable:
     at: Callable[[Block], Tensor]
     sparse: bool
     ignored: Tensor | None = None
+    repeatable: bool = True
 
 
-def near_blocks(candidates: Tensor, gts: Tensor, matrices: int, reach: float | None) -> list[Block]:
+def near_blocks(candidates: Tensor, gts: Tensor, matrices: int, reach: float | None, small: bool = True) -> list[Block]:
     """Cut priors into blocks, on a CPU each with the ground truths that come near one of its boxes.
 
     Args:
@@ -60,11 +81,13 @@ def near_blocks(candidates: Tensor, gts: Tensor, matrices: int, reach: float | N
         gts: (..., M, 4) xyxy; M at least 1.
         matrices: of a block's size that are there at once, each with an entry for a box and a ground truth.
         reach: pixels up to which a pair counts as near; None leaves nothing out.
+        small: whether blocks on a CPU should fit its cache; otherwise the memory budget alone bounds them.
     """
     num_priors, per_prior = candidates.shape[-3:-1]
     culls = not static_shapes(gts.device) and gts.ndim == 2 and reach is not None
     bytes_each = matrices * gts.element_size() * per_prior * gts[..., 0].numel()
-    rows = split(num_priors, bytes_each // APART if culls else bytes_each, gts.device, LEAST)
+    least = LEAST if small else num_priors
+    rows = split(num_priors, bytes_each // APART if culls else bytes_each, gts.device, least)
     if not culls or len(rows) == 1:
         return [Block(each) for each in rows]
     near = touching(bounding_boxes(candidates, rows), gts, reach or 0.0)
@@ -74,31 +97,45 @@ def near_blocks(candidates: Tensor, gts: Tensor, matrices: int, reach: float | N
 def overlap_table(
     candidates: Tensor,
     gts: Tensor,
-    overlaps: Overlaps,
-    reach: float | None = None,
+    measure: Measure = IOU,
     ignored: Tensor | None = None,
 ) -> OverlapTable:
     """Lay out the overlaps of priors, each the best of its A candidate boxes, with ground truths.
 
     Args:
-        candidates: (..., N, A, 4) xyxy; the first dimensions are images; N and A at least 1.
-        gts: (..., M, 4) xyxy; M at least 1.
-        overlaps: of ground truths and candidates.
-        reach: pixels from which on boxes apart overlap by exactly 0; None where that isn't known.
+        candidates: (..., N, A, 4) xyxy, or D numbers that the measure understands; the first dimensions are images; N
+            and A at least 1.
+        gts: (..., M, 4) xyxy, or D numbers; M at least 1.
+        measure: how they are compared.
         ignored: (..., N) bool, priors whose overlaps are all -1.
     """
     per_prior = candidates.shape[-2]
-    blocks = near_blocks(candidates, gts, 4, reach)
+    blocks = near_blocks(candidates, gts, 4, measure.reach if measure.blockwise else None, measure.blockwise)
 
     def at(block: Block) -> Tensor:
         boxes = candidates[..., block.rows, :, :].transpose(-3, -2).flatten(-3, -2)  # (..., A * n, 4)
-        table = overlaps(gts if block.columns is None else gts[block.columns], boxes)  # (..., m, A * n)
+        table = measure.overlaps(gts if block.columns is None else gts[block.columns], boxes)  # (..., m, A * n)
         if per_prior > 1:
             table = table.unflatten(-1, (per_prior, -1)).amax(dim=-2)
         return table if ignored is None else table.masked_fill(ignored[..., None, block.rows], -1)
 
     sparse = not static_shapes(gts.device) and gts.ndim == 2
-    return OverlapTable(gts.shape[-2], blocks, at, sparse, ignored)
+    if measure.blockwise:
+        return OverlapTable(gts.shape[-2], blocks, at, sparse, ignored)
+    if len(blocks) == 1:
+        table = table_of(at(blocks[0]))
+        return replace(table, ignored=ignored)
+    return OverlapTable(gts.shape[-2], blocks, of_whole_rows(at), sparse, ignored, repeatable=False)
+
+
+def of_whole_rows(at: Callable[[Block], Tensor]) -> Callable[[Block], Tensor]:
+    """Work out some columns of a block always with all others."""
+
+    def some(block: Block) -> Tensor:
+        rows = at(Block(block.rows))
+        return rows if block.columns is None else rows[..., block.columns, :]
+
+    return some
 
 
 def table_of(overlaps: Tensor) -> OverlapTable:
@@ -146,15 +183,10 @@ def best_ground_truths(table: OverlapTable, least: float = float("inf")) -> tupl
         qualities.append(quality)
         firsts.append(first)
         bests.append(best)
-    quality = joined(qualities)
+    quality = cat_or_only(qualities, dim=-1)
     if table.ignored is not None:  # also where nothing is near
         quality = quality.masked_fill(table.ignored, -1)
-    return quality, joined(firsts), torch.stack(bests, dim=-2)
-
-
-def joined(parts: Sequence[Tensor]) -> Tensor:
-    """Parts one after another along the last dimension; one alone is not copied."""
-    return torch.cat(list(parts), dim=-1) if len(parts) > 1 else parts[0]
+    return quality, cat_or_only(firsts, dim=-1), torch.stack(bests, dim=-2)
 
 
 def best_priors(table: OverlapTable, block_best: Tensor, allowed: Tensor, share: bool) -> Tensor:
@@ -182,7 +214,10 @@ def best_priors(table: OverlapTable, block_best: Tensor, allowed: Tensor, share:
             continue
         overlaps = table.at(Block(block.rows, columns))  # (..., m, n)
         mine = slice(None) if columns is None else columns
-        takes = overlaps == best[..., mine, None]
+        # Values that can't be repeated are compared with those of this very call.
+        takes = overlaps == (best[..., mine, None] if table.repeatable else overlaps.amax(dim=-1, keepdim=True))
+        if columns is None and not table.repeatable:
+            takes &= holds[..., index, :, None]
         if firsts is None:
             takers.append((takes * number[mine, None]).amax(dim=-2))
         else:
@@ -190,7 +225,7 @@ def best_priors(table: OverlapTable, block_best: Tensor, allowed: Tensor, share:
             first = torch.where(takes, rows, last_row).amin(dim=-1)
             firsts[..., mine] = torch.minimum(firsts[..., mine], first)
     if firsts is None:
-        return joined(takers).long().sub_(1)
+        return cat_or_only(takers, dim=-1).long().sub_(1)
     # The place behind the last row is for those that take nothing.
     nobody = firsts.new_full((1,), -1).expand(*firsts.shape[:-1], last_row + 1)
     return nobody.scatter_reduce(-1, firsts, (number.long() - 1).expand_as(firsts), "amax")[..., :-1]

@@ -74,6 +74,7 @@ def match_dynamic_k(
     candidates: Tensor,
     allowed: Tensor,
     topk: int,
+    blockwise: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Give each ground truth its cheapest priors, as many as its largest IoUs sum to, at least one.
 
@@ -87,13 +88,14 @@ def match_dynamic_k(
         candidates: (N,) bool, the priors that may match.
         allowed: (M,) bool; the other ground truths get nothing.
         topk: IoUs that are summed.
+        blockwise: whether blocks may be as small as is fastest; otherwise there is one, if the memory budget allows.
 
     Returns:
         (N,) int64, the ground truth of each prior, -1 where there is none, and (N,) the IoU with it, 0 likewise.
     """
     num_priors, num_gts, device = len(candidates), len(allowed), allowed.device
     topk = min(topk, num_priors)
-    blocks = split(num_gts, 5 * 4 * num_priors, device)
+    blocks = split(num_gts, 5 * 4 * num_priors, device, least=1 if blockwise else num_gts)
     largest = [iou_of(block).masked_fill(~candidates, 0).topk(topk, dim=1).values for block in blocks]
     deserved = dynamic_k(torch.cat(largest).T.contiguous()).clamp(min=1) * allowed
     counts = deserved if static_shapes(device) else deserved.tolist()

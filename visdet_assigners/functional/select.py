@@ -7,7 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from visdet_assigners.functional.ties import ties_by_index
+from visdet_assigners import settings
+
+
+def ties_by_index() -> bool:
+    """Whether ties are ordered by index now, also in a graph that is being traced."""
+    return settings.ties_of_trace() if torch.compiler.is_compiling() else settings.ties_by_index()
 
 
 def top(values: Tensor, count: int, dim: int, largest: bool) -> tuple[Tensor, Tensor]:
@@ -27,8 +32,8 @@ def top(values: Tensor, count: int, dim: int, largest: bool) -> tuple[Tensor, Te
     that value.
 
     Example:
-        >>> from visdet_assigners.functional.ties import order_ties
-        >>> with order_ties(by_index=True):
+        >>> from visdet_assigners.settings import using
+        >>> with using(deterministic=True):
         ...     top(torch.tensor([3., 1., 3., 1., 3.]), 4, dim=0, largest=False)[1]
         tensor([1, 3, 0, 2])
     """

@@ -59,6 +59,19 @@ def padded(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return torch.cat([*tensors, tensors[0].new_zeros(1, *tensors[0].shape[1:])])[rows], rows < int(lengths.sum())
 
 
+def cat_or_only(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Parts one after another along a dimension; one alone is not copied."""
+    return torch.cat(list(parts), dim=dim) if len(parts) > 1 else parts[0]
+
+
+def row_of_image(counts: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
+    """For each of the T rows of all images: its image, and its row in that image, (T,) int64 each; T is the sum."""
+    image = np.repeat(np.arange(len(counts)), counts)
+    number = np.concatenate([np.arange(count) for count in counts])
+    found = torch.from_numpy(np.stack([image, number])).to(like.device, non_blocking=True)  # made on the host
+    return found[0], found[1]
+
+
 def evenly(function: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
     """Apply a function of single entries so that equal entries have equal results, wherever they stand.
 

@@ -35,12 +35,15 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from visdet_assigners.errors import UserError, told
+from visdet_assigners.errors import UserError
 from visdet_assigners.observe.masks import matched_masks
 from visdet_assigners.observe.tap import AssignmentRecord, find_assigners, record_assignments
-from visdet_assigners.registry import typed_nodes
+from visdet_assigners.registry import scope_and_name, typed_nodes
 from visdet_assigners.training.checkpoints import CheckpointError, guard_mmengine
+from visdet_assigners.training.config_errors import explain, told
+from visdet_assigners.training.dataset_tree import leaf_datasets, phase_dataset, repeating_datasets, without_repeats
 from visdet_assigners.training.images import ImageError
+from visdet_assigners.training.loading import annotation_loader, image_loader, loading_steps, option
 
 
 def check_detector(cfg: Config, phase: str) -> None:
@@ -68,7 +71,7 @@ def one_line(what: str) -> Iterator[None]:
     except (UserError, CheckpointError, ImageError):
         raise
     except Exception as error:
-        if isinstance(error, KeyError) and "registry" in str(error):  # has a line of its own
+        if explain(error) is not None:  # has a line of its own
             raise
         raise UserError(f"{what}: {told(error)}") from error
 
@@ -84,24 +87,52 @@ def open_dataset(cfg: Config, phase: str) -> Any:
 
 
 def build_dataset(cfg: Config, phase: str) -> Any:
-    """Build the data set of a phase, ``train`` or ``val``, with boxes that fit its images."""
-    dataset = copy.deepcopy(cfg[f"{phase}_dataloader"].dataset)
+    """Build the data set of a phase, ``train`` or ``val``, each picture once, with boxes that fit its images.
+
+    ``RepeatDataset`` and ``ClassBalancedDataset``, which repeat pictures, are left out; `repeats_left_out` says so.
+
+    Raises:
+        UserError: the config has no data set for it.
+    """
+    config = without_repeats(copy.deepcopy(phase_dataset(cfg, phase)))
+    if not isinstance(config, Mapping):
+        raise UserError(f"the config has no {phase}_dataloader with a dataset; choose another --phase, or config")
     if phase == "val":
-        leaf = dataset
-        while "dataset" in leaf:
-            leaf = leaf.dataset
-        leaf.pipeline = annotations_first(leaf.pipeline)
-    return DATASETS.build(dataset)
+        taught = [
+            step for _, one in leaf_datasets(phase_dataset(cfg, "train"), "") for _, step, _ in loading_steps(one)
+        ]
+        for _, leaf in leaf_datasets(config, phase):
+            leaf["pipeline"] = annotations_first(leaf.get("pipeline") or [], *taught[:1])  # type: ignore[index]
+    return DATASETS.build(config)
 
 
-def annotations_first(pipeline: Sequence[dict]) -> list[dict]:
+def repeats_left_out(cfg: Config, phase: str) -> list[str]:
+    """Say of which wrappers of a phase's data set `build_dataset` takes each picture once."""
+    return [f"{path} is a {scope_and_name(one['type'])[1]}, which repeats pictures; each is taken once here"
+            for path, one in repeating_datasets(phase_dataset(cfg, phase), f"{phase}_dataloader.dataset")]  # fmt: skip
+
+
+def annotations_first(pipeline: Sequence[Mapping], taught: Mapping | None = None) -> list[Mapping]:
     """Load annotations right after the image.
 
     Evaluation compares boxes in the original image, so mmdet's test pipelines load them after the image is resized.
+
+    Args:
+        pipeline: steps of a data set to evaluate on.
+        taught: how the training loads annotations, for a pipeline that loads none, or loads less than a head needs.
     """
-    annotations = [step for step in pipeline if step["type"] == "LoadAnnotations"]
-    others = [step for step in pipeline if step["type"] != "LoadAnnotations"]
-    return [others[0], *(annotations or [{"type": "LoadAnnotations", "with_bbox": True}]), *others[1:]]
+    loading = [step for step in pipeline if annotation_loader(step)]
+    if not loading:
+        loading = [taught or {"type": "mmdet.LoadAnnotations", "with_bbox": True}]
+    elif taught is not None and not any(_loads_masks(step) for step in loading) and _loads_masks(taught):
+        loading = [{**loading[0], "with_mask": True}, *loading[1:]]
+    others = [step for step in pipeline if not annotation_loader(step)]
+    start = 1 + max((number for number, step in enumerate(others) if image_loader(step)), default=0)
+    return [*others[:start], *loading, *others[start:]]
+
+
+def _loads_masks(step: Mapping) -> bool:
+    return bool(option(step, annotation_loader(step), "with_mask"))
 
 
 class BlankImage(BaseTransform):
@@ -119,6 +150,7 @@ class BlankImage(BaseTransform):
         height, width = results.get("height"), results.get("width")
         if not height or not width:
             return self.loader.transform(results)
+        height, width = round(height), round(width)  # some files have decimals
         results["img"] = np.zeros((height, width, 3), dtype=np.uint8)
         results["img_shape"] = results["ori_shape"] = (height, width)
         return results
@@ -133,14 +165,6 @@ def blank_images(dataset: Any) -> None:
     if not isinstance(steps, list):  # a data set of data sets has a list of its own steps
         return
     steps[:] = [BlankImage(step) if isinstance(step, LoadImageFromFile) else step for step in steps]
-
-
-def class_names(dataset: Any) -> Sequence[str]:
-    """Names of the classes by label; none where the data sets inside this one name theirs differently."""
-    infos = dataset.metainfo
-    infos = [infos] if isinstance(infos, Mapping) else infos
-    names = [tuple(info.get("classes") or ()) for info in infos]
-    return names[0] if names and all(other == names[0] for other in names) else ()
 
 
 def load_item(dataset: Any, index: int) -> Any:
@@ -241,11 +265,7 @@ def _settings(cfg: Config, random_weights: bool) -> Any:
     """The config of the model, for one process and what is installed, with no weights to download for random ones."""
     settings = copy.deepcopy(cfg.model)
     for _, node in typed_nodes(settings, "model"):
-        if node["type"] in (
-            "SyncBN",
-            "MMSyncBN",
-            "NaiveSyncBN",
-        ):  # some ask for the other processes when they are built
+        if node["type"] in ("SyncBN", "MMSyncBN"):  # the latter asks for the other processes when it is built
             node["type"] = "BN"
         if node.get("use_torchvision") and find_spec("torchvision") is None:
             node["use_torchvision"] = False  # mmcv has the same operator

@@ -18,11 +18,12 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from numpy.typing import NDArray
 
-from visdet_assigners.functional.inputs import replaced_counts
+from visdet_assigners.inputs import replaced_counts
 from visdet_assigners.observe.draw import draw_assignments, panels_of, render
 from visdet_assigners.observe.statistics import ObjectTable, mean_quality
 from visdet_assigners.observe.tap import AssignmentCall, AssignmentRecord, ImageInfo, as_record, decoder_layers, watch
 from visdet_assigners.registry import HOOKS
+from visdet_assigners.training.classes import names_of
 
 # Distance, in parts of the image, within which boxes are those of the same view of an image.
 _SAME_BOX = 0.01
@@ -215,7 +216,7 @@ class AssignmentHook(Hook):
         for record in self.records:
             if record.image is not None and record.image.index == 0 and panels_of(record):
                 groups[record.where].append(record)
-        classes = runner.train_dataloader.dataset.metainfo.get("classes") or ()
+        classes = names_of(runner.train_dataloader.dataset)
         labels = data_batch["data_samples"][0].gt_instances.labels.tolist()
         names = [classes[label] if label < len(classes) else str(label) for label in labels]
         for where, records in groups.items():

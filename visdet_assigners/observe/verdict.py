@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from visdet_assigners.registry import REGISTERED
+
 # Shares and factors from which a finding is told.  Below them every detector that trains well has some.
 _WITHOUT = 0.02  # objects without a positive
 _UNEVEN = 4.0  # positives of one size class over those of another
@@ -17,23 +19,7 @@ _IGNORED = 0.1  # priors left out
 _UNSETTLED = 0.25  # objects whose query changes from layer to layer
 _ENOUGH = 10  # objects of a kind, to speak of it
 
-_FINER = "larger images, or a pyramid that starts at a finer stride, put more priors into small boxes"
 _LOST = 3  # objects of a class without a positive, to name the class
-_KNOBS = {
-    "MaxIoUAssigner": "lower pos_iou_thr and neg_iou_thr, keep match_low_quality=True with a low min_pos_iou, or give "
-    "the anchor generator scales nearer to these objects; ATSSAssigner sets a threshold for each object",
-    "ApproxMaxIoUAssigner": "lower min_pos_iou, or add scales to the approximating anchors",
-    "ATSSAssigner": f"{_FINER}; topk is no help",
-    "SimOTAAssigner": f"raise center_radius and candidate_topk; {_FINER}",
-    "DynamicSoftLabelAssigner": f"raise topk; {_FINER}",
-    "TaskAlignedAssigner": f"raise topk, which also counts candidates outside the box; {_FINER}",
-    "GridAssigner": "two objects in one cell compete for its anchors: a finer stride, or more anchors in a cell",
-    "UniformAssigner": "raise match_times, or lower pos_ignore_thr, which drops positives that fit badly",
-    "CenterRegionAssigner": "raise pos_scale, the part of the box that is positive",
-    "RegionAssigner": "raise center_ratio, the part of the box that is positive",
-    "PointAssigner": "raise pos_num; of objects that share their nearest point, only one gets it",
-    "MultiInstanceAssigner": "lower pos_iou_thr, or raise num_instance where objects overlap",
-}
 _ONE_TO_ONE = ("HungarianAssigner", "MaskHungarianAssigner", "TopkHungarianAssigner")
 
 
@@ -67,7 +53,7 @@ def findings(summary: Mapping[str, Any], assigner: str) -> list[Finding]:
         return [Finding("the weights are random, so these numbers mean nothing", "give a CHECKPOINT")]
     if not summary["objects"]:
         return [Finding("there are no objects", "check the annotation file and the filters of the data set")]
-    advice = _KNOBS.get(assigner, "")
+    advice = getattr(REGISTERED.get(assigner), "knobs", "")
     if assigner == "MaxIoUAssigner" and summary.get("reads_predictions"):
         advice = "lower pos_iou_thr; or more proposals (nms_pre and max_per_img of the proposal network)"
     found = [*_without(summary, advice), *_classes(summary)]

@@ -11,6 +11,7 @@ from mmdet.models.task_modules.prior_generators import AnchorGenerator, MlvlPoin
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from visdet_assigners.registry import scope_and_name
 from visdet_assigners.testing.scenes import Objects, draw_boxes, feature_sizes, generator, logits, proposals
 
 NUM_CLASSES = 80
@@ -233,7 +234,7 @@ def scene_for(path: str, config: Mapping[str, Any]) -> Scene:
     Raises:
         KeyError: no scene has an assigner of that type.
     """
-    kind = str(config["type"]).rpartition(".")[2]
+    kind = scope_and_name(config["type"])[1]
     of_kind = [scene for scene in SCENES.values() if scene.config["type"] == kind]
     if not of_kind:
         raise KeyError(kind)

@@ -10,6 +10,7 @@ from mmdet.structures.bbox import bbox_overlaps
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from visdet_assigners.registry import scope_and_name
 from visdet_assigners.testing.scenes import (
     STRIDES,
     Objects,
@@ -131,7 +132,7 @@ def feeds(config: Mapping[str, Any], objects: Objects) -> Iterator[tuple[Any, ..
     Raises:
         KeyError: the type is none of mmdet's assigners.
     """
-    name = str(config["type"]).rpartition(".")[2]
+    name = scope_and_name(config["type"])[1]
     yield from _FEEDS[name](config, objects)
 
 
@@ -191,6 +192,9 @@ def _hungarian(config: Mapping[str, Any], objects: Objects) -> Iterator[tuple[An
     gt.text_token_mask = (torch.arange(objects.num_classes) < objects.num_classes - 2).repeat(len(gt), 1)
     gt.positive_maps = (torch.rand(len(gt), objects.num_classes, generator=generator(11)) < 0.3).float()
     yield queries(objects), gt, meta(objects)
+    pred = queries(objects)
+    pred.scores[:, -2:] = -torch.inf  # as grounding heads mask the words that a text lacks, and others their classes
+    yield pred, gt, meta(objects)
 
 
 def _topk_hungarian(config: Mapping[str, Any], objects: Objects) -> Iterator[tuple[Any, ...]]:

@@ -320,9 +320,13 @@ def queries(draw: Draw, image: tuple[int, int], topk: int, gt: dict[str, Tensor]
     if draw(st.booleans()):
         masks = masks.round()
     gt["masks"] = (torch.rand(count, 3, 5, generator=g) < 0.4).long()
-    gt["text_token_mask"] = torch.tensor([[True] * (NUM_CLASSES - 1) + [False]]).expand(count, -1)
+    tokens = torch.tensor([True] * (NUM_CLASSES - 1) + [False] * draw(st.integers(0, 1)))  # a text may be shorter
+    gt["text_token_mask"] = tokens.expand(count, -1)
     gt["positive_maps"] = (torch.rand(count, NUM_CLASSES, generator=g) < 0.5).float()
-    return {"bboxes": draw(predicted(own, gt["bboxes"])), "scores": draw(logits(len(own))), "masks": masks}
+    scores = draw(logits(len(own)))
+    if draw(st.integers(0, 3)) == 0:  # a class that a head masks, which no word of the texts is
+        scores[:, -1] = -torch.inf
+    return {"bboxes": draw(predicted(own, gt["bboxes"])), "scores": scores, "masks": masks}
 
 
 @st.composite

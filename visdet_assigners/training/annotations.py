@@ -16,6 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from visdet_assigners.training.classes import class_faults
 from visdet_assigners.training.images import header_fault, is_below, leads_out, mask_fault, real_folders, size_fault
 
 Item = Mapping[str, Any]
@@ -39,14 +40,16 @@ class Defect:
     Attributes:
         what: it is, as in "boxes outside their image".
         places: names of the annotations or images.
+        advice: what to do, where the kind doesn't say it.
     """
 
     what: str
     places: list[str] = field(default_factory=list)
+    advice: str = ""
 
     def __str__(self) -> str:
         more = f" and {len(self.places) - SHOWN} more" if len(self.places) > SHOWN else ""
-        return f"{self.what}: {'; '.join(self.places[:SHOWN])}{more}"
+        return f"{self.what}: {'; '.join(self.places[:SHOWN])}{more}" + (f"; {self.advice}" if self.advice else "")
 
 
 @dataclass
@@ -57,16 +60,20 @@ class AnnotationReport:
         path: of the file.
         images: how many.
         objects: annotations that mmdet uses, crowds among them.
+        categories: names of the categories, in the order of the file.
         fatal: what stops a training, or makes it wrong.
         dropped: what mmdet leaves out.
+        told: what is to be known besides.
         unreadable: images whose header can't be read.
     """
 
     path: str
     images: int = 0
     objects: int = 0
+    categories: list[str] = field(default_factory=list)
     fatal: list[Defect] = field(default_factory=list)
     dropped: list[Defect] = field(default_factory=list)
+    told: list[Defect] = field(default_factory=list)
     unreadable: list[Defect] = field(default_factory=list)
 
     @property
@@ -104,6 +111,9 @@ def check_annotations(
     classes: Sequence[str] | None = None,
     data_root: str | Path | None = None,
     headers: bool = False,
+    masks: bool = False,
+    scored: bool = False,
+    labelled: bool = True,
 ) -> AnnotationReport:
     """Go through a COCO file.
 
@@ -113,11 +123,16 @@ def check_annotations(
         classes: what the detector is to learn, by name; None means all categories of the file.
         data_root: links among the images may lead anywhere below it; None means the image folder.
         headers: whether to read the header of each image too.
+        masks: whether each object needs a mask, to learn from or to be evaluated.
+        scored: whether COCO's evaluation reads the file itself, which asks for more than mmdet does.
+        labelled: whether there must be objects; the file of a test set may have none, nor a list of them.
 
     Raises:
         AnnotationError: it can't be read, or isn't laid out as COCO.
     """
     data = read_json(path)
+    if not labelled and isinstance(data, dict):
+        data.setdefault("annotations", [])
     lists = {name: _list_of(data, name, path) for name in ("images", "annotations", "categories")}
     report = AnnotationReport(str(path), len(lists["images"]))
     roots = [root for root in (image_folder, data_root) if root]
@@ -126,8 +141,9 @@ def check_annotations(
     report.fatal += unnamed
     images = {one["id"]: one for one in known}
     categories = {one["id"]: one["name"] for one in named}
+    report.categories = [one["name"] for one in named]
     wanted = {key for key, name in categories.items() if classes is None or name in classes}
-    report.fatal += _repeated(known, "images") + _repeated(lists["annotations"], "annotations")
+    report.fatal += [defect for name in lists for defect in _repeated(lists[name], name)]
     if headers and image_folder is not None:
         reading = tqdm(known, desc="reading headers", unit="image", delay=2)
         report.unreadable, _ = _sort_out(reading, _header_fault(Path(image_folder)), _image_name)
@@ -138,15 +154,20 @@ def check_annotations(
         )
         return f"annotation {annotation.get('id')} of {where}"
 
-    fatal, sound = _sort_out(lists["annotations"], lambda one: _value_fault(one, images), name)
+    read = [one for one in lists["annotations"] if not one.get("ignore")]  # the others are meant to be left out
+    fatal, sound = _sort_out(read, lambda one: _value_fault(one, images), name)
     report.fatal += fatal
     report.dropped, used = _sort_out(sound, lambda one: _reason_to_drop(one, images, categories), name)
-    report.objects = sum(one["category_id"] in wanted for one in used)
-    missing = [one for one in classes or () if one not in categories.values()]
-    if missing:
-        there = ", ".join(map(str, list(categories.values())[:10]))
-        report.fatal.append(Defect(f"classes that no category of the file bears (it has {there})", missing))
-    if not report.images or not report.objects:
+    learned = [one for one in used if one["category_id"] in wanted]
+    report.objects = len(learned)
+    if masks:
+        report.fatal += _sort_out(learned, _lack_of_mask, name)[0]
+    if scored:
+        report.fatal += _sort_out(lists["annotations"], _unscorable, name)[0]
+        report.told += _sort_out(used, _miscounted, name)[0]
+    if classes is not None:
+        report.fatal += [Defect(*fault) for fault in class_faults(report.categories, classes)]
+    if not report.images or (labelled and not report.objects):
         report.fatal.append(Defect("nothing to learn from", [f"{report.images} images, {report.objects} objects"]))
     return report
 
@@ -208,7 +229,9 @@ def _image_fault(folder: str | Path | None, roots: Sequence[str | Path]) -> Call
         missing = _without(image, ("id", "file_name"), ("width", "height"))
         if missing:
             return "images without a key", missing
-        name = str(image["file_name"])
+        name = image["file_name"]
+        if not isinstance(name, str):
+            return "file names that are no text", repr(name)
         if leads_out(name):
             return "file names that lead out of the image folder", ""
         if not (_number(image["width"]) and _number(image["height"]) and min(image["width"], image["height"]) > 0):
@@ -250,10 +273,13 @@ def _value_fault(annotation: Item, images: Mapping[Any, Item]) -> Fault | None:
     missing = _without(annotation, ("id", "image_id", "category_id"), ("area", "bbox"))
     if missing:
         return "annotations without a key", missing
-    box = annotation["bbox"]
-    numbers = [*box, annotation["area"]] if isinstance(box, list) else []
-    if len(numbers) != 5 or not all(_number(one) for one in numbers):
-        return "boxes that are not four finite numbers x, y, width, height", f"bbox {box}, area {annotation['area']}"
+    box, area, crowd = annotation["bbox"], annotation["area"], annotation.get("iscrowd")
+    if not isinstance(box, list) or len(box) != 4 or not all(_number(one) for one in box):
+        return "boxes that are not four finite numbers x, y, width, height", f"bbox {box}"
+    if not _number(area):
+        return "areas that are no finite number", f"area {area!r}"
+    if crowd not in (0, 1, None):
+        return "iscrowd that is neither 0 nor 1, which mmdet takes for a crowd", f"iscrowd {crowd!r}"
     image = images.get(annotation["image_id"])
     wrong = image and mask_fault(annotation.get("segmentation"), image["width"] * image["height"])
     return ("masks that can't be drawn", wrong) if wrong else None
@@ -271,4 +297,26 @@ def _reason_to_drop(annotation: Item, images: Mapping[Any, Item], categories: Ma
         return "boxes with a side below one pixel, or without area", f"bbox {annotation['bbox']}"
     if x >= image.get("width", math.inf) or y >= image.get("height", math.inf) or x + width <= 0 or y + height <= 0:
         return "boxes outside their image", f"bbox {annotation['bbox']}"
+    return None
+
+
+def _lack_of_mask(annotation: Item) -> Fault | None:
+    """Whether an object lacks a mask: mmdet stops where it loads masks, COCO's evaluation where it compares them."""
+    what = "objects without a mask, which the pipeline or the evaluation reads"
+    return None if annotation.get("segmentation") else (what, "")
+
+
+def _unscorable(annotation: Item) -> Fault | None:
+    """What COCO's evaluation stops at in an annotation that mmdet reads."""
+    if annotation.get("iscrowd") is None:
+        return "annotations without iscrowd, at which COCO's evaluation stops; write 0", ""
+    if isinstance(annotation.get("id"), str):
+        return "annotations whose id is a text, at which COCO's evaluation stops; write numbers", ""
+    return None
+
+
+def _miscounted(annotation: Item) -> Fault | None:
+    """What COCO's evaluation counts wrong."""
+    if annotation["id"] == 0:
+        return "an annotation with the id 0, whose detections COCO's evaluation counts as false; number from 1", ""
     return None

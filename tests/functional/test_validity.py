@@ -3,24 +3,17 @@
 import pytest
 import torch
 
-from visdet_assigners.functional.inputs import (
-    AWAY,
+from visdet_assigners.functional.validity import (
     LARGEST,
-    AssignerInputError,
-    Call,
-    Fault,
-    called,
-    current_call,
+    NOWHERE,
+    drop_rows,
     fault_in,
     good_boxes,
     good_rows,
-    image_of,
-    image_size,
+    is_dropped,
     label_fault,
-    suspicious,
-    suspicious_labels,
-    taken_out,
-    without_rows,
+    labels_may_be_wrong,
+    may_be_wrong,
 )
 
 NAN, INF = float("nan"), float("inf")
@@ -47,9 +40,9 @@ def test_one_row_alone_and_ground_truths_tell_nothing_of_the_training(name):
 def test_how_many_boxes_are_inverted():
     boxes = torch.tensor([[0.0, 0, 1, 1], [2, 0, 1, 1], [0, 2, 1, 1]])
     fault = fault_in(boxes, "boxes", "boxes")
-    assert fault.text == "boxes[1] is [2.0, 0.0, 1.0, 1.0], not x1 <= x2, y1 <= y2; 2 of 3"
+    assert fault.text == "boxes[1] is [2.0, 0.0, 1.0, 1.0], not x1 <= x2, y1 <= y2, as two corners have; 2 of 3"
     assert fault.index == (1,)
-    assert fault_in(boxes[:2], "boxes", "boxes").text.endswith("y1 <= y2")
+    assert fault_in(boxes[:2], "boxes", "boxes").text.endswith("as two corners have")
     assert fault_in(boxes[:1], "boxes", "boxes") is None
 
 
@@ -68,29 +61,29 @@ def test_how_many_boxes_are_inverted():
 )
 def test_each_kind(kind, good, bad, said):
     assert fault_in(torch.tensor(good), kind, "field") is None
-    assert suspicious(torch.tensor(bad), kind)
+    assert may_be_wrong(torch.tensor(bad), kind)
     assert said in fault_in(torch.tensor(bad), kind, "field").text
     if kind != "scores":
-        assert not suspicious(torch.tensor(good), kind)
+        assert not may_be_wrong(torch.tensor(good), kind)
 
 
 @pytest.mark.parametrize("num_classes", [3, None])
 @pytest.mark.parametrize("dtype", [torch.long, torch.float32])
 def test_labels(num_classes, dtype):
     good = torch.tensor([0, 2], dtype=dtype)
-    assert not suspicious_labels(good, num_classes)
+    assert not labels_may_be_wrong(good, num_classes)
     assert label_fault(good, num_classes, "labels") is None
     negative = torch.tensor([0, -1], dtype=dtype)
-    assert suspicious_labels(negative, num_classes)
+    assert labels_may_be_wrong(negative, num_classes)
     assert label_fault(negative, num_classes, "labels").text == "labels[1] is -1; classes are counted from 0"
     above = torch.tensor([3, 0], dtype=dtype)
-    assert suspicious_labels(above, num_classes) == (num_classes is not None)
+    assert labels_may_be_wrong(above, num_classes) == (num_classes is not None)
     fault = label_fault(above, num_classes, "labels")
     assert (fault is None) if num_classes is None else fault.text.startswith("labels[0] is 3 but scores have 3 classes")
 
 
 def test_a_broken_number_is_no_label():
-    assert suspicious_labels(torch.tensor([0.5, 1]), 3)
+    assert labels_may_be_wrong(torch.tensor([0.5, 1]), 3)
     assert label_fault(torch.tensor([0, 0.5]), 3, "labels").text == "labels[1] is 0.5; a whole number is expected"
 
 
@@ -127,65 +120,16 @@ def test_rows_are_shown_with_four_decimals():
     assert fault.text.startswith("boxes[0] is [0.1235, 0.0, 0.0, 1.0]")
 
 
-# A call.
-
-
-def test_an_image_has_two_positive_sides():
-    call = Call("SomeAssigner")
-    assert image_size(dict(img_shape=(4, 3)), call) == (4, 3)
-    assert image_size(dict(img_shape=(1, 1, 3)), call) == (1, 1)
-    for wrong in ((0, 5), (5, 0), (-1, 5), (5,), (), None):
-        with pytest.raises(
-            AssignerInputError, match=r"^SomeAssigner: img_meta\['img_shape'\] must be \(height, width\)"
-        ):
-            image_size(dict(img_shape=wrong), call)
-    with pytest.raises(AssignerInputError, match="got nothing"):
-        image_size(None, call)
-
-
-def test_who_names_the_image():
-    named = torch.nn.Module()  # anything with an attribute
-    named.metainfo = dict(img_id=7)
-    assert image_of([None, dict(img_shape=(1, 1)), named, dict(img_path="a.jpg")]) == 7
-    assert image_of([dict(img_path="a.jpg", img_id=7), named]) == "a.jpg"
-    assert image_of([dict(img_path=None, img_id=0)]) == 0
-    assert image_of([]) is None
-
-
-def test_tests_that_are_left_are_settled_at_the_end_of_a_call():
-    fault = Fault("boxes[2] is wrong", "boxes", (2,), 5.0)
-    yes, no = torch.tensor(True), torch.tensor(False)
-
-    def expect_some():
-        with called("SomeAssigner", [dict(img_path="a.jpg")]) as call:
-            assert current_call() is call
-            call.expect(no, lambda: None, wait=False)
-            call.expect(yes, lambda: None, wait=True)  # suspicious, and acquitted
-            call.expect(yes, lambda: fault, wait=False)
-            call.sources = [dict(img_path="b.jpg")]
-
-    with pytest.raises(AssignerInputError, match=r"^SomeAssigner: boxes\[2\] is wrong \(image a.jpg\)$") as error:
-        expect_some()
-    assert (error.value.field, error.value.index, error.value.value) == ("boxes", (2,), 5.0)
-    assert current_call() is None
-    with called("SomeAssigner", []) as call:
-        call.expect(no, lambda: fault, wait=False)
-        call.expect(no, lambda: fault, wait=True)
-    with pytest.raises(AssignerInputError), called("SomeAssigner", []) as call:
-        call.expect(yes, lambda: fault, wait=True)
-    assert current_call() is None
-
-
 def test_bad_entries_of_points_and_columns_behind_boxes():
     """A stride that is none is named by its row; what stands behind the four columns of a box is no side of it."""
     points = torch.tensor([[0.0, 0, 8, 8], [-5, -5, 8, 0]])
     assert fault_in(points, "strided", "priors").text.startswith("priors[1] is [-5.0, -5.0, 8.0, 0.0]; the stride")
-    assert not suspicious(points[:1], "strided")
+    assert not may_be_wrong(points[:1], "strided")
     wide = torch.tensor([[0.0, 0, 1, 1, -1]])
-    assert not suspicious(wide, "boxes")
+    assert not may_be_wrong(wide, "boxes")
     assert fault_in(wide, "boxes", "boxes") is None
     groups = torch.tensor([[[0.0, 0, 1, 1], [5, 5, 4, 6]]])
-    assert suspicious(groups, "groups")
+    assert may_be_wrong(groups, "groups")
     assert fault_in(groups, "groups", "approxs").index == (0, 1)
 
 
@@ -230,29 +174,29 @@ GOOD = torch.tensor([True, False])
 
 def test_boxes_go_away_and_scores_become_zero():
     boxes = torch.tensor([[0.0, 1, 2, 3], [4, NAN, 6, 7]])
-    for away in (AWAY, -AWAY):
-        moved = without_rows(boxes, "boxes", GOOD, away)
+    for away in (NOWHERE, -NOWHERE):
+        moved = drop_rows(boxes, "boxes", GOOD, away)
         assert torch.equal(moved, torch.tensor([[0.0, 1, 2, 3], [away] * 4]))
-        assert taken_out(moved).tolist() == [False, True]
-        assert torch.equal(without_rows(boxes[:, None], "groups", GOOD, away), moved[:, None])
-    assert without_rows(boxes, "scores", GOOD, AWAY).tolist() == [[0, 1, 2, 3], [0, 0, 0, 0]]
-    assert without_rows(boxes[:, None] > 3, "masks", GOOD, AWAY).tolist() == [[[False] * 4], [[False] * 4]]
+        assert is_dropped(moved).tolist() == [False, True]
+        assert torch.equal(drop_rows(boxes[:, None], "groups", GOOD, away), moved[:, None])
+    assert drop_rows(boxes, "scores", GOOD, NOWHERE).tolist() == [[0, 1, 2, 3], [0, 0, 0, 0]]
+    assert drop_rows(boxes[:, None] > 3, "masks", GOOD, NOWHERE).tolist() == [[[False] * 4], [[False] * 4]]
     flags = torch.tensor([True, True])
-    assert torch.equal(without_rows(flags, "flags", GOOD, AWAY), flags)
+    assert torch.equal(drop_rows(flags, "flags", GOOD, NOWHERE), flags)
 
 
 @pytest.mark.parametrize("wrong", [NAN, INF, 0.0, -4.0, 1.1 * LARGEST])
 def test_a_point_without_a_stride_gets_the_least_that_there_is(wrong):
     points = torch.tensor([[1.0, 2, 16, 32], [3, 4, wrong, 8], [5, 6, 8, wrong], [7, 8, 0.5, 8]])
     good = torch.tensor([True, False, False, True])
-    moved = without_rows(points, "strided", good, AWAY)
-    expected = [[1, 2, 16, 32], [AWAY, AWAY, 0.5, 8], [AWAY, AWAY, 8, 0.5], [7, 8, 0.5, 8]]
+    moved = drop_rows(points, "strided", good, NOWHERE)
+    expected = [[1, 2, 16, 32], [NOWHERE, NOWHERE, 0.5, 8], [NOWHERE, NOWHERE, 8, 0.5], [7, 8, 0.5, 8]]
     assert torch.equal(moved, torch.tensor(expected))
-    assert torch.equal(without_rows(points[:, :3], "points", good, AWAY), torch.tensor(expected)[:, :3])
+    assert torch.equal(drop_rows(points[:, :3], "points", good, NOWHERE), torch.tensor(expected)[:, :3])
 
 
 def test_the_largest_stride_is_one():
     points = torch.tensor([[1.0, 2, LARGEST]])
-    assert without_rows(points, "points", torch.tensor([False]), AWAY)[0, 2] == LARGEST
+    assert drop_rows(points, "points", torch.tensor([False]), NOWHERE)[0, 2] == LARGEST
     points = torch.tensor([[1.0, 2, LARGEST], [3, 4, 8]])
-    assert without_rows(points, "points", torch.tensor([True, True]), AWAY)[:, 2].tolist() == [LARGEST, 8]
+    assert drop_rows(points, "points", torch.tensor([True, True]), NOWHERE)[:, 2].tolist() == [LARGEST, 8]

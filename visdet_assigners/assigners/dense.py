@@ -1,0 +1,228 @@
+"""Dense assigners, which say of each prior what it learns: reading an image, deciding, and the result, written once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from typing_extensions import Unpack
+
+from visdet_assigners.assigners.base import BaseAssigner, Common, in_either_order
+from visdet_assigners.assigners.calling import assigner_method
+from visdet_assigners.assigners.overlapping import OverlapMixin
+from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, to_assign_result
+from visdet_assigners.functional.tensors import padded
+from visdet_assigners.functional.validity import Kind
+from visdet_assigners.inputs import Inputs
+
+FINER = "larger images, or a pyramid that starts at a finer stride, put more priors into small boxes"
+"""What helps where the assigner has no knob that does."""
+
+
+class DenseCommon(Common, total=False):
+    """Options that every dense assigner takes as keywords."""
+
+    ignore_iof_thr: float
+
+
+class DenseAssigner(OverlapMixin, BaseAssigner):
+    """An assigner that reads priors, and perhaps what is predicted at them, and decides about each of them.
+
+    A subclass says what it reads and decides; all else is here.
+
+    * ``reads``: the fields of the predictions, each with a row for each prior, and what they hold; the first are the
+      priors.
+    * ``levels``: whether the sizes of the levels are "needed", "optional" or "unused".
+    * ``handles_regions``: whether the method itself defines ignore regions, and reads ``Inputs.regions``.
+    * ``needs_geometry``: whether it reads more of boxes than their overlaps; otherwise boxes may be of any form that
+      the calculator knows, as rotated ones.
+    * ``decide(inputs)``: the assignment of one image, by a pure function.
+
+    Args:
+        ignore_iof_thr: a prior that would be background is left out of the loss where ignore regions cover more than
+            this share of it (of points, of a square of the size of a stride); off when not above 0.
+        **common: see ``BaseAssigner``.
+
+    Result: ``AssignResult``, its ``max_overlaps`` (N,) being the quality of the ``Assignment``.
+    """
+
+    reads: ClassVar[Mapping[str, Kind]] = {"priors": "boxes"}
+    levels: ClassVar[Literal["needed", "optional", "unused"]] = "unused"
+    handles_regions: ClassVar[bool] = False
+    needs_geometry: ClassVar[bool] = True
+
+    def __init__(self, *, ignore_iof_thr: float = -1, **common: Unpack[Common]) -> None:
+        super().__init__(**common)
+        self.ignore_iof_thr = self.number_of("ignore_iof_thr", ignore_iof_thr)
+
+    @in_either_order
+    @assigner_method
+    def assign(
+        self,
+        pred_instances: Any,
+        gt_instances: Any,
+        gt_instances_ignore: Any = None,
+        *,
+        num_level_priors: Sequence[int] | None = None,
+        img_meta: Mapping[str, Any] | None = None,
+    ) -> AssignResult:
+        """Assign the priors of one image.
+
+        Args:
+            pred_instances: with the fields that the class reads, (N, ...) each; N may be 0.
+            gt_instances: with ``bboxes`` (M, 4) xyxy and ``labels`` (M,); M may be 0.
+            gt_instances_ignore: with ``bboxes`` (R, 4) xyxy of regions to leave out of the loss, or None.
+            num_level_priors: priors in each level, summing to N; also in the second place, as mmdet's ATSSHead passes
+                it; not used by assigners that don't tell levels apart.
+            img_meta: of the image, named in errors.
+
+        Raises:
+            AssignerInputError: a field is missing or has the wrong shape, or, where values are checked, one is wrong.
+        """
+        image = self.read(pred_instances, gt_instances, gt_instances_ignore, num_level_priors, img_meta)
+        image.settle()
+        return self.decide_images([image])[0]
+
+    @assigner_method
+    def assign_batch(
+        self,
+        pred_list: Sequence[Any],
+        gt_list: Sequence[Any],
+        ignore_list: Sequence[Any] | None = None,
+        img_metas: Sequence[Mapping[str, Any] | None] | None = None,
+        *,
+        num_level_priors: Sequence[int] | None = None,
+        **options: Any,
+    ) -> list[AssignResult]:
+        """Assign B images, equal to ``assign`` for each; the arguments are those of ``BaseAssigner.assign_batch``.
+
+        Values of all images are checked together.  On a device, assigners that can work on all images at once.  A CPU
+        takes them one by one, which is faster: what is near in one image fills its cache.
+        """
+        zipped = self.zip_images(pred_list, gt_list, ignore_list, img_metas)
+        images = [self.read(pred, gt, ignore, num_level_priors, meta, **options) for pred, gt, ignore, meta in zipped]
+        if not images:
+            return []
+        images[0].settle(*images[1:])
+        results: dict[int, AssignResult] = {}
+        for group in self._groups(images):
+            results.update(zip(group, self.decide_images([images[number] for number in group])))
+        return [results[number] for number in range(len(images))]
+
+    def _groups(self, images: Sequence[Inputs]) -> list[list[int]]:
+        """Numbers of images that are decided together: on a device those that have objects and as many priors."""
+        together: dict[int, list[int]] = {}
+        alone = []
+        for number, image in enumerate(images):
+            num_priors = len(next(iter(image.fields.values())))
+            if self.can_batch() and not self.compile and image.on_device and len(image.gts) and num_priors:
+                together.setdefault(num_priors, []).append(number)
+            else:
+                alone.append([number])
+        return [*together.values(), *alone]
+
+    # ------------------------------------------------------------------------------------------------------- reading
+
+    def uses_regions(self) -> bool:
+        """Whether ignore regions count."""
+        return self.handles_regions or self.ignore_iof_thr > 0
+
+    def fields_of(self, pred_instances: Any) -> Mapping[str, Kind]:
+        """The fields that are read of these predictions, and what they hold."""
+        if self.needs_geometry:
+            return self.reads
+        return {name: self.kind_of(kind) for name, kind in self.reads.items()}
+
+    def read(
+        self,
+        pred_instances: Any,
+        gt_instances: Any,
+        gt_instances_ignore: Any,
+        num_level_priors: Sequence[int] | None,
+        img_meta: Mapping[str, Any] | None,
+        **options: Any,
+    ) -> Inputs:
+        """Fetch the fields of one image; their values are checked by ``Inputs.settle``.
+
+        Args:
+            pred_instances: as in ``assign``, and so are the next four.
+            gt_instances: see there.
+            gt_instances_ignore: see there.
+            num_level_priors: see there.
+            img_meta: see there.
+            **options: of the call, for ``decide``.
+        """
+        image = self.inputs(img_meta, gt_instances, pred_instances)
+        image.options = options
+        kinds = self.fields_of(pred_instances)
+        named = {name: (getattr(pred_instances, name, None), kind) for name, kind in kinds.items()}
+        image.fields = dict(zip(kinds, image.rows(named, owner="pred_instances.")))
+        num_classes = image.fields["scores"].shape[1] if "scores" in kinds else None
+        boxes, labels = (getattr(gt_instances, name, None) for name in ("bboxes", "labels"))
+        kind: Kind = "boxes" if self.needs_geometry else self.kind_of("boxes")
+        image.read_truths(boxes, labels, num_classes, kind=kind)
+        image.truths = gt_instances
+        num_priors = len(next(iter(image.fields.values())))
+        if self.levels == "needed" or (self.levels == "optional" and num_level_priors is not None):
+            image.read_levels(num_level_priors, num_priors, pred_instances)
+        if self.uses_regions():
+            image.read_regions(gt_instances_ignore, "predicted" if kind == "boxes" else kind)
+        else:
+            self.without_regions(gt_instances_ignore)
+        return image
+
+    def without_regions(self, gt_instances_ignore: Any) -> None:
+        """Say once that ignore regions are given and not used."""
+        count = 0 if gt_instances_ignore is None else number_of(gt_instances_ignore)
+        if count:
+            text = f"gt_instances_ignore has {count} regions, which are not used: the method defines none; what lies in"
+            self.warn_once("ignore regions", f"{text} them may become background")
+
+    # ------------------------------------------------------------------------------------------------------ deciding
+
+    def can_batch(self) -> bool:
+        """Whether ``decide_images`` works on many images at once."""
+        return False
+
+    def decide_images(self, images: Sequence[Inputs]) -> list[AssignResult]:
+        """Assign images whose inputs are right; more than one only where ``can_batch``, with as many priors each."""
+        return [self.result(self.decide(image), image) for image in images]
+
+    def decide(self, image: Inputs) -> Assignment:
+        """Assign one image; a subclass has this, or ``decide_images``."""
+        raise NotImplementedError(f"{type(self).__name__} has neither decide nor decide_images")
+
+    def result(self, assignment: Assignment, image: Inputs) -> AssignResult:
+        """The assignment in mmdet's form, negatives in ignore regions being left out."""
+        if image.regions is not None and not self.handles_regions and self.ignore_iof_thr > 0:
+            ignored = self.ignored_priors(self.boxes_of_priors(image), image.regions)
+            if ignored is not None:
+                index = assignment.gt_index
+                index = index.masked_fill(ignored & (index == NEGATIVE), IGNORED)
+                assignment = Assignment(index, assignment.quality, assignment.extras)
+        return to_assign_result(assignment, image.labels)
+
+    def padded_regions(self, images: Sequence[Inputs]) -> Tensor | None:
+        """Ignore regions of images, (B, R, 4) padded with boxes of no area; None where no image has any."""
+        if self.ignore_iof_thr <= 0 or all(image.regions is None for image in images):
+            return None
+        nothing = images[0].gts.new_zeros(0, 4)
+        return padded([nothing if image.regions is None else image.regions for image in images])[0]
+
+    def boxes_of_priors(self, image: Inputs) -> Tensor:
+        """Boxes (N, 4) xyxy that ignore regions may cover: the priors, or of points squares of the size of a stride."""
+        name, kind = next(iter(self.reads.items()))
+        priors = image.fields[name]
+        if kind not in ("points", "strided"):
+            return priors
+        half = priors[:, [2, -1]] / 2
+        return torch.cat([priors[:, :2] - half, priors[:, :2] + half], dim=1)
+
+
+def number_of(instances: Any) -> int:
+    """Number of instances, of ``InstanceData`` or of anything with tensors as attributes."""
+    if hasattr(instances, "__len__"):
+        return len(instances)
+    return next((len(value) for value in vars(instances).values() if isinstance(value, Tensor)), 0)
