@@ -25,7 +25,6 @@ from visdet_assigners.commands.options import ArgumentParser, add_config_argumen
 from visdet_assigners.errors import UserError
 from visdet_assigners.observe.charts import as_jpeg_address
 from visdet_assigners.observe.detector import (
-    ask_without_network,
     assignments,
     blank_images,
     build_model,
@@ -35,11 +34,11 @@ from visdet_assigners.observe.detector import (
     open_dataset,
     repeats_left_out,
     uncalled,
-    without_network,
 )
 from visdet_assigners.observe.draw import draw_assignments, panels_of
 from visdet_assigners.observe.report import Report
 from visdet_assigners.observe.tap import decoder_layers
+from visdet_assigners.observe.without_network import ask_without_network, without_network
 from visdet_assigners.training.classes import names_of
 from visdet_assigners.training.config_check import check_config
 from visdet_assigners.training.running import check_checkpoint
