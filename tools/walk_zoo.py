@@ -114,7 +114,7 @@ def choose(configs: Path, only: Sequence[str], each: int) -> list[str]:
                 whole.setdefault(kind, name)
             else:
                 parts.append(name)
-        chosen += [*whole.values(), *parts[:1]][:each]
+        chosen += [*whole.values()][:each] or parts[:1]
     return chosen
 
 

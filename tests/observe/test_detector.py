@@ -1,4 +1,4 @@
-"""Detectors without their network assign as with it, where priors alone decide."""
+"""Any config's data set and model: what they give to be looked at, and what is refused."""
 
 import numpy as np
 import pytest
@@ -11,90 +11,25 @@ from mmengine.hub import get_config
 from mmengine.registry import DefaultScope
 
 from detectors import batch, build_detector, stock_config
-from visdet_assigners import AssignResult
 from visdet_assigners.errors import UserError
 from visdet_assigners.observe.detector import (
     BlankImage,
-    ask_without_network,
     assignments,
     build_model,
     check_detector,
-    class_names,
     load_item,
     objects_of,
     picture_path,
     uncalled,
-    without_network,
 )
 from visdet_assigners.observe.draw import MaskRecord
 
 BOXES = [[8.0, 8.0, 60.0, 50.0], [70.0, 30.0, 120.0, 90.0], [30.0, 60.0, 42.0, 72.0]]
-CONFIGS = {
-    "atss": "atss/atss_r50_fpn_1x_coco.py",
-    "retinanet": "retinanet/retinanet_r50_fpn_1x_coco.py",
-    "faster_rcnn": "faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py",
-    "gfl": "gfl/gfl_r50_fpn_1x_coco.py",
-    "fsaf": "fsaf/fsaf_r50_fpn_1x_coco.py",
-    "yolo": "yolo/yolov3_mobilenetv2_8xb24-320-300e_coco.py",
-}
 
 
 def item():
     images, samples = batch([BOXES])
     return {"inputs": (images[0] * 50 + 120).clamp(0, 255).byte(), "data_samples": samples[0]}
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_same_assignments_without_the_network(name):
-    model = build_detector(CONFIGS[name])
-    before = {key: dict(vars(module)) for key, module in model.named_modules()}
-    whole = {record.where: record for record in assignments(model, item())[2] if not record.reads_predictions}
-    with without_network(model):
-        bare = {record.where: record for record in assignments(model, item())[2]}
-    assert sorted(bare) == sorted(whole)
-    for where, record in bare.items():
-        assert not record.reads_predictions
-        assert record.gt_index.tolist() == whole[where].gt_index.tolist()
-        assert (record.gt_index >= 0).any()
-    assert {key: vars(module).keys() for key, module in model.named_modules()} == {
-        key: attributes.keys() for key, attributes in before.items()
-    }
-
-
-@pytest.mark.parametrize(
-    ("config", "places"),
-    [
-        (CONFIGS["atss"], {"bbox_head.assigner"}),
-        (CONFIGS["faster_rcnn"], {"rpn_head.assigner"}),
-        ("yolox/yolox_tiny_8xb8-300e_coco.py", set()),
-        ("detr/detr_r50_8xb2-150e_coco.py", set()),
-    ],
-)
-def test_which_assigners_look_at_priors_alone(config, places):
-    assert ask_without_network(build_detector(config), [item()]) == places
-
-
-class Fickle:
-    """Decides otherwise each time, as an assigner whose priors are predicted does when predictions change."""
-
-    def assign(self, pred_instances, gt_instances, gt_instances_ignore=None):
-        gt_inds = torch.randint(0, 2, (len(pred_instances.priors),))
-        return AssignResult(len(gt_instances), gt_inds, gt_inds.float(), gt_inds)
-
-
-def test_what_changes_with_the_network_is_not_asked_without():
-    model = build_detector(CONFIGS["retinanet"])
-    assert ask_without_network(model, [item()]) == {"bbox_head.assigner"}
-    model.bbox_head.assigner = Fickle()
-    assert ask_without_network(model, [item()]) == set()
-
-
-def test_what_needs_its_network_says_so():
-    with (
-        pytest.raises(ValueError, match="DETR has no dense head"),
-        without_network(build_detector("detr/detr_r50_8xb2-150e_coco.py")),
-    ):
-        pass
 
 
 class Loader:
@@ -110,7 +45,7 @@ def test_a_blank_image_has_the_size_of_the_annotations():
 
 
 def test_the_image_comes_back_as_it_was():
-    model = build_detector(CONFIGS["retinanet"])
+    model = build_detector("retinanet/retinanet_r50_fpn_1x_coco.py")
     image, sample, _ = assignments(model, item())
     expected = item()["inputs"].permute(1, 2, 0).numpy()[..., ::-1]
     assert np.abs(image[:96, :128].astype(int) - expected).max() <= 1
@@ -184,18 +119,6 @@ def test_a_mean_for_videos_is_taken_back_too():
     assert np.abs(image[:96, :128].astype(int) - expected).max() <= 1
 
 
-def test_only_where_all_data_sets_agree_are_classes_named():
-    class Data:
-        def __init__(self, metainfo):
-            self.metainfo = metainfo
-
-    assert class_names(Data({"classes": ["cat", "dog"]})) == ("cat", "dog")
-    assert class_names(Data({"classes": None})) == ()
-    voc = [{"classes": ("cat",), "dataset_type": "VOC2007"}, {"classes": ("cat",), "dataset_type": "VOC2012"}]
-    assert class_names(Data(voc)) == ("cat",)  # mmdet's ConcatDataset has a list where the sets differ
-    assert class_names(Data([*voc, {"classes": ("dog",)}])) == ()
-
-
 def refusal(function, *args):
     with pytest.raises(UserError) as error:
         function(*args)
@@ -248,12 +171,18 @@ def test_models_that_assign_nothing_or_cant_be_built_are_refused():
     assert "FCOS has no assigner, so there is nothing to look at: targets are computed in FCOSHead" in refusal(
         built, fcos
     )
+
+    def broken(**options):
+        raise ValueError("no such stride")
+
+    message = refusal(built, {"type": broken})
+    assert message.startswith("the model of the config can't be built: ValueError: no such stride (")
+    assert "test_detector.py, line " in message
     fcos.bbox_head.centre = 3
-    message = refusal(built, fcos)
-    assert message.startswith("the model of the config can't be built: TypeError: ")
-    assert "unexpected keyword argument 'centre'" in message
     with pytest.raises(KeyError, match="Nothing is not in the mmdet::model registry"):  # it has a line of its own
         built({"type": "Nothing"})
+    with pytest.raises(TypeError, match="unexpected keyword argument 'centre'"):  # likewise
+        built(fcos)
 
 
 def test_nothing_is_downloaded_and_no_other_process_asked_for_random_weights():

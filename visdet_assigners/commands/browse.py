@@ -27,6 +27,7 @@ from visdet_assigners.observe import AssignmentRecord
 from visdet_assigners.observe.detector import (
     assignments,
     build_model,
+    check_calls,
     check_detector,
     numbered_items,
     objects_of,
@@ -100,6 +101,7 @@ def browse(cfg: Config, args: argparse.Namespace) -> None:
 
     written: set[Path] = set()
     called: set[str] = set()
+    objects = False
     predicted = set()
     found: set[str] = set()
     for item in tqdm(
@@ -109,6 +111,7 @@ def browse(cfg: Config, args: argparse.Namespace) -> None:
         unit="image",
     ):
         image, sample, records = assignments(model, item)
+        objects = True
         called.update(record.where for record in records)
         for group in by_assigner(records):
             found.add(group[0].where)
@@ -125,11 +128,7 @@ def browse(cfg: Config, args: argparse.Namespace) -> None:
                 predicted.add(f"{group[0].assigner} ({group[0].where})")
             if window is not None:
                 window.show(render(figure), win_name=path.stem)
-    if not called:
-        raise UserError(
-            f"{type(model).__name__} called no assigner, so there is nothing to draw: no image has an object, or its "
-            "head uses its assigner for something else; choose another --phase"
-        )
+    check_calls(model, called, objects)
     if not found:
         raise UserError(
             f"{type(model).__name__} assigns neither priors, boxes nor MaskFormer's masks, so this tool can't draw it; "

@@ -37,7 +37,6 @@ from visdet_assigners.observe import AssignmentRecord, watch
 from visdet_assigners.observe.charts import curves_chart, positives_chart, quality_chart
 from visdet_assigners.observe.comparison import Agreement, ask_too, draw_difference, same_priors
 from visdet_assigners.observe.detector import (
-    ask_without_network,
     assignments,
     blank_images,
     build_model,
@@ -47,11 +46,11 @@ from visdet_assigners.observe.detector import (
     picture_path,
     repeats_left_out,
     sample_of,
-    without_network,
 )
 from visdet_assigners.observe.draw import save
 from visdet_assigners.observe.statistics import ObjectTable, PriorCounts, summarize
 from visdet_assigners.observe.tap import find_assigners
+from visdet_assigners.observe.without_network import ask_without_network, without_network
 from visdet_assigners.training.classes import names_of
 from visdet_assigners.training.config_assigners import assigner_nodes, check_assigners
 from visdet_assigners.training.config_check import check_config

@@ -25,20 +25,20 @@ from visdet_assigners.commands.options import ArgumentParser, add_config_argumen
 from visdet_assigners.errors import UserError
 from visdet_assigners.observe.charts import as_jpeg_address
 from visdet_assigners.observe.detector import (
-    ask_without_network,
     assignments,
     blank_images,
     build_model,
+    check_calls,
     check_detector,
     numbered_items,
     open_dataset,
     repeats_left_out,
     uncalled,
-    without_network,
 )
 from visdet_assigners.observe.draw import draw_assignments, panels_of
 from visdet_assigners.observe.report import Report
 from visdet_assigners.observe.tap import decoder_layers
+from visdet_assigners.observe.without_network import ask_without_network, without_network
 from visdet_assigners.training.classes import names_of
 from visdet_assigners.training.config_check import check_config
 from visdet_assigners.training.running import check_checkpoint
@@ -73,12 +73,14 @@ def make_report(cfg: Config, args: argparse.Namespace) -> Report:
     report = Report(title, names_of(dataset), decoder_layers(model))
     count = min(args.max_images or len(dataset), len(dataset))
     left_out: set[str] = set()
+    objects = False
 
     mode: AbstractContextManager = without_network(model) if without else nullcontext()
     with mode:
         items = numbered_items(dataset if without else with_images, range(count))
         for number, item in tqdm(items, "assigning", count, unit="image"):
             _, sample, records = assignments(model, item)
+            objects |= len(sample.gt_instances) > 0
             if without:
                 left_out |= {f"{record.assigner} ({record.where})" for record in records if record.where not in alone}
                 records = [record for record in records if record.where in alone]
@@ -108,11 +110,7 @@ def make_report(cfg: Config, args: argparse.Namespace) -> Report:
     report.random_weights = args.checkpoint is None
     if report.random_weights and not without:
         report.notes.append("The weights are random: only what depends on anchors or points alone is right.")
-    if not report.assigners:
-        raise UserError(
-            f"{type(model).__name__} called no assigner, so there is nothing to report: no image has an object, or its "
-            "head uses its assigner for something else; give more images with --max-images, or another --phase"
-        )
+    check_calls(model, report.assigners, objects)
     return report
 
 

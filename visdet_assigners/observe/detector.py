@@ -4,17 +4,16 @@
     image, sample, records = assignments(model, dataset[0])
 
 Assigners that look at priors alone need neither weights nor images: with ``blank_images(dataset)`` and
-``without_network(model)`` the same lines take milliseconds.
+`visdet_assigners.observe.without_network` the same lines take milliseconds.
 """
 
 from __future__ import annotations
 
 import copy
-import functools
 import itertools
 import random
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,7 +31,6 @@ from mmengine.device import get_device
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.runner import load_checkpoint
 from numpy.typing import NDArray
-from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from visdet_assigners.errors import UserError
@@ -265,11 +263,7 @@ def _settings(cfg: Config, random_weights: bool) -> Any:
     """The config of the model, for one process and what is installed, with no weights to download for random ones."""
     settings = copy.deepcopy(cfg.model)
     for _, node in typed_nodes(settings, "model"):
-        if node["type"] in (
-            "SyncBN",
-            "MMSyncBN",
-            "NaiveSyncBN",
-        ):  # some ask for the other processes when they are built
+        if node["type"] in ("SyncBN", "MMSyncBN"):  # the latter asks for the other processes when it is built
             node["type"] = "BN"
         if node.get("use_torchvision") and find_spec("torchvision") is None:
             node["use_torchvision"] = False  # mmcv has the same operator
@@ -319,6 +313,25 @@ def uncalled(model: Any, called: Collection[str]) -> dict[str, str]:
     return {where: f"{type(assigner).__name__} ({where})" for where, assigner in places.items() if where not in called}
 
 
+def check_calls(model: Any, called: Collection[str], objects: bool) -> None:
+    """Check that there is something to show.
+
+    Args:
+        model: the detector.
+        called: places of the assigners that were called.
+        objects: whether there was an object in any image.
+
+    Raises:
+        UserError: no assigner was called.
+    """
+    if not called and not objects:
+        raise UserError("no image has an object, so nothing is assigned; take more images, or another --phase")
+    if not called:
+        names = " and ".join(uncalled(model, ()).values())
+        raise UserError(f"{type(model).__name__} never called {names}, so there is nothing to look at: its head "
+                        "computes targets in another way; choose another config")  # fmt: skip
+
+
 def picture_path(folder: Path, sample: Any, where: str, taken: Collection[Path]) -> Path:
     """Choose the file for the picture of an assigner, named by the image.
 
@@ -344,104 +357,3 @@ def shown_image(preprocessor: Any, pixels: torch.Tensor) -> NDArray[np.uint8]:
         pixels = pixels * std + mean
     image = pixels.clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
     return image if getattr(preprocessor, "_channel_conversion", False) else image[..., ::-1]  # files are read as BGR
-
-
-@contextmanager
-def without_network(model: Any, noise: float = 0.0) -> Iterator[None]:
-    """Let ``model.loss`` assign without computing features, predictions or losses, inside the ``with`` block.
-
-    The dense head (of a two-stage detector, its region proposal network) gets outputs of the right shapes that are all
-    zero, and second stages don't run.  So what is assigned is right for assigners that look at priors alone, and of no
-    meaning for the others: ``ask_without_network`` tells which.
-
-    Args:
-        model: any detector.
-        noise: standard deviation of the outputs.
-
-    Raises:
-        ValueError: the model has no dense head that turns features into outputs in one call, as DETR's line.
-    """
-    two_stage = hasattr(model, "rpn_head") and hasattr(model, "roi_head")
-    head: Any = getattr(model, "rpn_head" if two_stage else "bbox_head", None)
-    if not hasattr(model, "extract_feat") or not hasattr(head, "loss_by_feat") or not hasattr(head, "prior_generator"):
-        raise ValueError(f"{type(model).__name__} has no dense head that could do without its network")
-    shapes_of = _output_shapes(model, head)
-    replaced: list[nn.Module] = []
-
-    def replace(module: nn.Module, **methods: Callable[..., Any]) -> None:
-        replaced.append(module)
-        vars(module).update(methods)
-
-    replace(model, extract_feat=lambda inputs, *_: inputs)
-    replace(head, forward=lambda inputs: _like(shapes_of(inputs), inputs.device, noise))
-    for name, loss in head.named_children():
-        if name.startswith("loss_") and getattr(loss, "reduction", "none") != "none":  # FSAF's choose the level
-            replace(loss, forward=functools.partial(_no_loss, loss.forward))
-    if two_stage:
-        vars(head)["predict_by_feat"] = lambda *args, **_: []
-        replace(model.roi_head, loss=lambda *args, **_: {})
-    try:
-        yield
-    finally:
-        for module in replaced:
-            for method in ("extract_feat", "forward", "predict_by_feat", "loss"):
-                vars(module).pop(method, None)
-
-
-def _no_loss(loss: Callable[..., Any], *args: Any, reduction_override: str | None = None, **kwargs: Any) -> Any:
-    """0 for a loss, but each pair's own where the head asks for these: PAA's choose the positives."""
-    if reduction_override == "none":
-        return loss(*args, reduction_override=reduction_override, **kwargs)
-    return torch.zeros(())
-
-
-def ask_without_network(model: Any, dataset: Any) -> set[str]:
-    """Places of the model's assigners that look at priors alone, as far as they can be asked ``without_network``.
-
-    Those that are given nothing predicted, and decide the same when the network's outputs are noise: priors
-    themselves may be predicted, as those of guided anchoring.
-
-    Args:
-        model: any detector.
-        dataset: its first image with objects is tried.
-    """
-    for _, item in numbered_items(dataset, range(len(dataset))):
-        if len(objects_of(item)):
-            answers = []
-            for noise in (0.0, 0.1):
-                try:
-                    with without_network(model, noise):
-                        answers.append(assignments(model, copy.deepcopy(item))[2])
-                except Exception:
-                    return set()  # a head that is built otherwise; the network itself always does
-            same = {record.where for record in answers[0] if not record.reads_predictions}
-            for calm, noisy in zip(*answers):
-                if calm.where != noisy.where or not torch.equal(calm.gt_index, noisy.gt_index):
-                    same.discard(calm.where)
-            return same
-    return set()
-
-
-def _output_shapes(model: Any, head: Any) -> Callable[[torch.Tensor], Any]:
-    """Return a function that gives the head's outputs for an input, as tensors that have a shape and nothing else."""
-    shadow = copy.deepcopy(model).to("meta")
-    shadow_head: Any = shadow.get_submodule(next(name for name, module in model.named_modules() if module is head))
-    known: dict[torch.Size, Any] = {}
-
-    @torch.no_grad()
-    def shapes_of(inputs: torch.Tensor) -> Any:
-        if inputs.shape not in known:
-            known[inputs.shape] = shadow_head(shadow.extract_feat(torch.empty(inputs.shape, device="meta")))
-        return known[inputs.shape]
-
-    return shapes_of
-
-
-def _like(outputs: Any, device: torch.device, noise: float) -> Any:
-    """Replace every tensor in nested lists and tuples by one of its shape: zeros, or noise."""
-    if isinstance(outputs, torch.Tensor):
-        zeros = torch.zeros(outputs.shape, dtype=outputs.dtype, device=device)
-        return zeros.normal_(std=noise) if noise else zeros
-    if isinstance(outputs, (list, tuple)):
-        return type(outputs)(_like(output, device, noise) for output in outputs)
-    return outputs
