@@ -11,7 +11,7 @@ from mmengine.registry import DefaultScope
 from PIL import Image
 
 from visdet_assigners.errors import UserError
-from visdet_assigners.training.datasets import check_data
+from visdet_assigners.training.config_check import check_config
 
 BOXES = [[4.0, 6.0, 44.0, 36.0], [50.5, 10.0, 74.0, 70.0]]
 PROPOSALS = {"train/0.jpg": {"bboxes": BOXES, "scores": [0.9, 0.5]}, "train/1.jpg": {"bboxes": [], "scores": []}}
@@ -43,11 +43,11 @@ def read(folder, file: str, guarded: bool = True):
     """Read all images with their proposals, after the check of the data or as mmdet would."""
     dataset = {
         "type": "CocoDataset", "data_root": str(folder), "ann_file": "a.json", "data_prefix": {"img": "train/"},
-        "proposal_file": file, "pipeline": PIPELINE,
+        "proposal_file": file, "pipeline": PIPELINE, "metainfo": {"classes": ("person",)},
     }  # fmt: skip
     cfg = Config({"train_dataloader": {"dataset": dataset}, "train_cfg": {"by_epoch": True}})
     if guarded:
-        check_data(cfg, ["train"])
+        check_config(cfg, ["train"])
     with DefaultScope.overwrite_default_scope("mmdet"):
         return [item["data_samples"].proposals for item in DATASETS.build(cfg.train_dataloader.dataset)]
 
