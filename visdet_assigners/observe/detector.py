@@ -236,7 +236,7 @@ def build_model(cfg: Config, checkpoint: str | None, epoch: int | None = None) -
     meta = {}
     if checkpoint is None:
         for module in model.modules():
-            if re.search("Pretrained|checkpoint", str(getattr(module, "init_cfg", None))):
+            if _downloads(getattr(module, "init_cfg", None)):
                 module.init_cfg = None
         logger = MMLogger.get_current_instance()
         level = logger.level
@@ -270,11 +270,17 @@ def _settings(cfg: Config, random_weights: bool) -> Any:
         if random_weights:
             for key in {"teacher_ckpt", "pretrained"} & set(node):
                 node[key] = False if isinstance(node[key], bool) else None
+            if _downloads(node.get("init_cfg")):
+                node["init_cfg"] = None
         teacher = node.get("teacher_config")
         shipped = Path(mmdet.__file__).parent / ".mim" / str(teacher)
         if isinstance(teacher, str) and not Path(teacher).is_file() and shipped.is_file():
             node["teacher_config"] = str(shipped)  # mmdet looks for it in its repository
     return settings
+
+
+def _downloads(init_cfg: Any) -> bool:
+    return re.search("Pretrained|checkpoint", str(init_cfg)) is not None
 
 
 @torch.no_grad()
