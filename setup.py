@@ -38,13 +38,35 @@ def read_version():
     return re.search(r'^__version__ = "([^"]+)"', text, re.MULTILINE)[1]
 
 
+URL = ""
+"""Where the repository can be read, as "https://github.com/OWNER/visdet_assigners"; the package index links it."""
+
+
+def read_description(url=URL):
+    """Return the README for a package index, where the files that its links and pictures name don't lie beside it.
+
+    With a ``url`` they become absolute.  Without one, pictures are left out, and of links the text stays.
+    """
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+    link = r"\[([^\[\]]*)\]\((?!https?://|mailto:)([^()\s]+)\)"  # [text](path#section), but for addresses
+    if url:
+        text = re.sub("!" + link, rf"![\1]({url}/raw/main/\2)", text)
+        text = re.sub(
+            link, lambda found: f"[{found[1]}]({url}{'' if found[2][0] == '#' else '/blob/main/'}{found[2]})", text
+        )
+        return text
+    text = re.sub(rf"^!{link}\n\n?", "", text, flags=re.MULTILINE)
+    return re.sub(link, r"\1", text)
+
+
 setup(
     name="visdet_assigners",
     version=read_version(),
     description="Label assigners for mmdet 3.x: functions over tensors, and thin classes that plug into any config",
-    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description=read_description(),
     long_description_content_type="text/markdown",
     author="The visdet_assigners authors",
+    url=URL or None,
     license="Apache-2.0",
     keywords="object detection, label assignment, mmdet, ATSS, SimOTA, Hungarian matching",
     classifiers=[

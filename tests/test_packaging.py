@@ -1,5 +1,6 @@
 """What is packed: the package alone, its version, and the files that `mim` looks for inside it."""
 
+import email
 import os
 import re
 import shutil
@@ -11,7 +12,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CONTRIBUTING.md", "model-index.yml")
+PARTS = (
+    "setup.py",
+    "pyproject.toml",
+    "MANIFEST.in",
+    "README.md",
+    "LICENSE",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "model-index.yml",
+)
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +68,46 @@ def test_wheel(source, tmp_path):
     assert f"\nVersion: {version}\n" in metadata
     required = re.findall(r"^Requires-Dist: ([\w-]+)[^;\n]*$", metadata, re.MULTILINE)
     assert required == ["torch", "numpy", "scipy"]
+
+
+def description(metadata: str) -> str:
+    """What a package index shows of the README."""
+    return email.message_from_string(metadata).get_payload()
+
+
+def test_description_has_no_link_that_an_index_would_break(source, tmp_path):
+    """Where no address is known, pictures are left out and links are their text."""
+    backend(source, f"prepare_metadata_for_build_wheel({str(tmp_path)!r})")
+    (file,) = tmp_path.glob("*.dist-info/METADATA")
+    metadata = file.read_text(encoding="utf-8")
+    text = description(metadata)
+    assert "Home-page" not in metadata
+    assert re.findall(r"\]\((?!https://)", text) == []
+    assert "![" not in text
+    assert "start with which assigner?." in text
+    assert 'model = dict(train_cfg=dict(assigner=dict(type="visdet_assigners.ATSSAssigner")))' in text
+    assert "https://github.com/open-mmlab/mmdetection" in text
+
+
+def test_description_with_an_address_links_the_repository(source, tmp_path):
+    url = "https://example.org/house/visdet_assigners"
+    setup, plain = source / "setup.py", (source / "setup.py").read_text()
+    setup.write_text(plain.replace('URL = ""', f'URL = "{url}"'))
+    try:
+        backend(source, f"prepare_metadata_for_build_wheel({str(tmp_path)!r})")
+    finally:
+        setup.write_text(plain)
+    (file,) = tmp_path.glob("*.dist-info/METADATA")
+    metadata = file.read_text(encoding="utf-8")
+    text = description(metadata)
+    assert f"Home-page: {url}\n" in metadata
+    assert re.findall(r"\]\((?!https://)", text) == []
+    pictures = re.findall(rf"!\[[^\]]*\]\({url}/raw/main/(\S+)\)", text)
+    assert pictures == ["configs/atss/assignments.png", "tools/assignment_report.png"]
+    pages = re.findall(rf"[^!]\[[^\]]*\]\({url}/blob/main/([^)#]+)", text)
+    assert len(pages) > 30
+    assert all((ROOT / page).exists() for page in [*pictures, *pages])
+    assert f"]({url}#see-what-an-assigner-does)" in text
 
 
 def test_source_distribution_holds_what_the_wheel_needs(source, tmp_path):

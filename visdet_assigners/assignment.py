@@ -35,7 +35,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Deferred:
-    """An extra whose size depends on the data: worked out when it is asked for, for a device is waited for then.
+    """An extra whose size depends on the data: computed when it is asked for, which synchronises with a device.
 
     Attributes:
         value: gives it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +20,17 @@ GROUPS = dict(
     A="Cardinality", B="Not finite", C="Geometry", D="Labels", E="Types, shapes, devices", F="Ignore regions",
     G="Configuration", H="Scale",
 )  # fmt: skip
+SECTIONS = (
+    "Totals",
+    *(f"{letter}. {name}" for letter, name in GROUPS.items()),
+    "What `on_nonfinite='replace'` makes of them",
+    "Match costs",
+)
 INTRODUCTION = """# Bad and extreme input: every kind, every assigner
+
+With this page you can look up what an assigner, ours or mmdet's, makes of an input that is not as it should be.
+
+Contents: {contents}
 
 What becomes of {kinds} kinds of bad or extreme input in each assigner and match cost. Written by
 `PYTHONPATH=tests python -m reliability.page`; `pytest tests/reliability` tries everything again and fails where this
@@ -44,6 +55,17 @@ mmdet's letters, in the second place of each pair, are those of mmdet 3.5.1 (one
 AscendMaxIoU), found with torch 2.13 on a CPU in scenes of 640 x 640 pixels with 8,400 priors; a small w is documented
 behaviour that counts as wrong in the totals. mmdet has no ScaleRange.
 """
+
+
+def anchor(title: str) -> str:
+    """The name by which a heading is linked."""
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+
+
+def contents() -> str:
+    """Links to the sections, none of them broken across lines."""
+    links = [f"[{title}](#{anchor(title)})".replace(" ", "\0") for title in SECTIONS]
+    return textwrap.fill(" · ".join(links), 110, break_on_hyphens=False).replace("\0", " ")
 
 
 def find(faults: Iterable[Fault], subjects: Sequence[Subject], policy: str | None = None) -> dict[str, list[Outcome]]:
@@ -72,7 +94,8 @@ def page(
     replaced: Mapping[str, Sequence[Outcome]],
 ) -> str:
     """The whole page in Markdown."""
-    parts = [INTRODUCTION.format(kinds=len(found)), "## Totals\n", totals(found), legend(), "## Assigners\n"]
+    parts = [INTRODUCTION.format(kinds=len(found), contents=contents()), "## Totals\n", totals(found), legend()]
+    parts.append("## Assigners\n")
     for letter, faults in groupby(FAULTS, key=lambda fault: fault.number[0]):
         parts.append(f"### {letter}. {GROUPS[letter]}\n")
         parts.append(table(list(faults), found, SUBJECTS, with_mmdet=True))

@@ -273,7 +273,7 @@ class ATSSAssigner(DenseAssigner):
         return self.reads_of(self)
 
     def can_batch(self) -> bool:
-        """Where the calculator compares pair by pair."""
+        """Whether images can be decided together: if the calculator compares pair by pair."""
         return bool(self.promise("takes_pairs"))
 
     def decide_images(self, images: Sequence[Inputs]) -> list[AssignResult]:

@@ -77,7 +77,7 @@ class BaseAssigner(ABC):
         deterministic: whether ties are ordered by index, the same on every device, at every block size and for any
             number of threads; as the package is set if None, see `settings`.  Costs a second search for the nearest or
             cheapest priors; without it ties come out as in mmdet.
-        on_nonfinite: what becomes of NaN, infinite numbers and boxes that are none.  'raise' names the field, the place
+        on_nonfinite: what becomes of NaN, infinite numbers and invalid boxes.  'raise' names the field, the place
             and the image; on a device that is one synchronisation a call.  'replace' goes on: they are never matched,
             and nothing else changes.  As the package is set if None, see `settings`.
 
@@ -178,7 +178,7 @@ class BaseAssigner(ABC):
         return Inputs(type(self).__name__, self.on_nonfinite, self.matches_on_host, sources)
 
     def run(self, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
-        """Call a function without its checks, since what was read is right; compiled if this assigner is to be."""
+        """Call a function without its checks, since inputs were checked when read; compiled if ``compile=True``."""
         function = getattr(function, "__wrapped__", function)
         return (compiled(function) if self.compile else function)(*args, **kwargs)
 

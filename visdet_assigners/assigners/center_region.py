@@ -69,9 +69,9 @@ def center_region(
 
     Returns:
         Assignment without ``quality``; ``extras['shadowed_labels']`` (S, 2) int64 are pairs (prior, class), shadow
-        regions first, then those who lost.  Their number depends on the data: on a device they are ``Deferred``, and
-        who reads them waits once, as FSAF's head does anyway; but they are listed at once, with a wait for each block,
-        where 2 N M bytes are more than the memory budget.
+        regions first, then those who lost.  Their number depends on the data.  On a device they are ``Deferred``:
+        reading them synchronises once, as FSAF's head does anyway.  Where 2 N M bytes exceed the memory budget, they
+        are listed at once, which synchronises for each block.
     """
     if len(gts) == 0 or len(priors) == 0:
         gt_index = all_negative(len(priors), priors)

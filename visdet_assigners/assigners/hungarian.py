@@ -91,7 +91,7 @@ class HungarianAssigner(MatchingAssigner):
         self.match_costs = [build(cost) for cost in match_costs]
 
     def costs_for(self, pred_instances: Any) -> Sequence[Any]:
-        """All of them; subclasses may leave some out."""
+        """All match costs; a subclass may leave some out."""
         return self.match_costs
 
     @in_either_order

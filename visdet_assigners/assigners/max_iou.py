@@ -271,7 +271,7 @@ class MaxIoUAssigner(DenseAssigner):
         return IoUThresholds(self.pos_iou_thr, self.neg_iou_thr, self.min_pos_iou, *low_quality)
 
     def can_batch(self) -> bool:
-        """Unless boxes are drawn, or moved to the CPU, image by image."""
+        """Whether images can be decided together: unless boxes are drawn, or moved to the CPU, for each."""
         return self.perm_repeat_gt_cfg is None and self.gpu_assign_thr <= 0
 
     def decide_images(self, images: Sequence[Inputs]) -> list[AssignResult]:

@@ -158,7 +158,7 @@ def decide_level(
             continue
         in_inner = inside_parts(x[block.rows], y[block.rows], inner[own])  # (m, n)
         in_ring = inside_parts(x[block.rows], y[block.rows], ring[own])
-        # The last claim wins; odd where it is to the inner part.
+        # Claims of ground truth k - 1 are 2k (ring) and 2k + 1 (inner part); the largest, i.e. the last, wins.
         claim = (in_inner | in_ring) & on_level[own, None]
         last = (claim * (ring_claim[own, None] + in_inner)).amax(dim=0)
         gt_index = meaning.index_select(0, last)

@@ -339,7 +339,7 @@ class TaskAlignedAssigner(DenseAssigner):
         return self.decide_images([image])[0]
 
     def can_batch(self) -> bool:
-        """Where the calculator takes boxes of any number of leading dimensions."""
+        """Whether images can be decided together: if the calculator takes boxes with leading dimensions."""
         return bool(self.promise("takes_pairs"))
 
     def decide_images(self, images: Sequence[Inputs]) -> list[AssignResult]:

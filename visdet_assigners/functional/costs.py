@@ -52,8 +52,8 @@ def focal_cost(logits: Tensor, labels: Tensor, alpha: float = 0.25, gamma: float
     Returns:
         (..., N, M).
     """
-    # On a CPU a sigmoid rounds by its place in the tensor (see `evenly`), so each image has its own; and so do powers
-    # but squares, so that others are taken of all classes.
+    # On a CPU, how a sigmoid rounds depends on its place in the tensor (see `evenly`), so each image has its own.  So
+    # does how powers round, squares excepted: other powers are computed for all classes.
     apart = logits.ndim > 2 and logits.device.type == "cpu"
     p = torch.stack([image.sigmoid() for image in logits]) if apart else logits.sigmoid()
     of_few = gamma == 2 and labels.shape[-1] < logits.shape[-1]
@@ -124,7 +124,7 @@ def box_l1_cost(boxes: Tensor, gts: Tensor, image_size: tuple[int, int] | Tensor
     else:
         height, width = image_size
         scale = gts.new_full((4,), width)
-        scale[1::2] = height  # filled, not copied from the host: that would wait for a device
+        scale[1::2] = height  # filled, not copied from the host: that would synchronise with a device
     return torch.cdist(boxes / scale, gts / scale, p=1)
 
 

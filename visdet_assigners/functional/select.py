@@ -44,7 +44,7 @@ def top(values: Tensor, count: int, dim: int, largest: bool) -> tuple[Tensor, Te
     worse = values < last if largest else values > last
     place = torch.arange(size, dtype=torch.int32, device=values.device)
     place = place.view([size if axis == dim % values.ndim else 1 for axis in range(values.ndim)])
-    # Numbered without ties: those better than the last, then its equals, then the rest.
+    # Every entry gets a rank of its own: better than the last of the k values, equal to it, worse; ties by index.
     number = place + size * ((values == last) + 2 * worse.int())
     index = number.topk(count, dim=dim, largest=False).indices
     chosen, order = values.gather(dim, index).sort(dim=dim, descending=largest, stable=True)

@@ -1,7 +1,7 @@
 """Heads of DETR's line that match all images and decoder layers of an iteration at once.
 
 Carion et al., ECCV 2020, arXiv:2005.12872; Zhu et al., ICLR 2021, arXiv:2010.04159; Zhang et al., ICLR 2023,
-arXiv:2203.03605.  mmdet's heads match image by image and layer by layer, and each time the device is waited for.
+arXiv:2203.03605.  mmdet's heads match image by image and layer by layer, and synchronise with the device each time.
 """
 
 from __future__ import annotations

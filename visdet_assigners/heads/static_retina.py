@@ -45,9 +45,9 @@ def pad_images(per_image: Sequence[Tensor], multiple: int) -> Tensor:
 class StaticRetinaHead(RetinaHead):
     """``RetinaHead`` whose targets are computed for all images at once by ``AscendMaxIoUAssigner``.
 
-    No loop over images or objects, no selection by a mask, no wait for the device: every tensor keeps all anchors, and
-    masks say which count.  Weights, losses and predictions are those of ``RetinaHead`` with ``MaxIoUAssigner``, so a
-    checkpoint of one loads into the other.
+    No loop over images or objects, no selection by a mask, no synchronisation with the device: every tensor keeps all
+    anchors, and masks say which count.  Weights, losses and predictions are those of ``RetinaHead`` with
+    ``MaxIoUAssigner``, so a checkpoint of one loads into the other.
 
     Args:
         *args: as in ``RetinaHead``.

@@ -143,7 +143,7 @@ class AssignmentHook(Hook):
         return self.picture_interval > 0 and self.every_n_train_iters(runner, self.picture_interval)
 
     def _see(self, call: AssignmentCall) -> None:
-        """Keep what is needed of one call; nothing here waits for the device."""
+        """Keep what is needed of one call; nothing here synchronises with the device."""
         predicted, truths = call.arguments.get("pred_instances"), call.arguments.get("gt_instances")
         are_queries = predicted is not None and getattr(predicted, "priors", None) is None
         if self.instability and are_queries and call.image is not None and call.result.gt_inds.ndim == 1:
@@ -197,7 +197,7 @@ class AssignmentHook(Hook):
         self.changes.clear()
 
     def _replaced(self, runner: Runner) -> dict[str, float]:
-        """What was taken out since the last time; waits for the device."""
+        """What was dropped since the last time; synchronises with the device."""
         before, self.replaced = self.replaced, replaced_counts()
         scalars = {}
         for (who, what), count in self.replaced.items():

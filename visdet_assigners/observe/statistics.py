@@ -139,7 +139,7 @@ def match_quality(record: AssignmentRecord) -> Tensor | None:
 
 
 def queries_of(record: AssignmentRecord) -> Tensor:
-    """(M,) which query each object got, -1 where none; of several, any.  Doesn't wait for the device."""
+    """(M,) which query each object got, -1 where none; of several, any.  Doesn't synchronise with the device."""
     count = record.num_objects
     index = record.gt_index if record.gt_index.ndim == 1 else record.gt_index[:, 0]
     query = index.new_full((count + 1,), -1)

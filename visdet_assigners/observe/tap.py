@@ -134,7 +134,7 @@ class AssignmentRecord:
         return replace(self, gt_labels=labels) if sees_one and len(labels) == self.num_objects else self
 
     def positives_per_object(self) -> Tensor:
-        """(M,) int64, how many priors or queries each ground truth got; doesn't wait for the device."""
+        """(M,) int64, how many priors or queries each ground truth got; doesn't synchronise with the device."""
         counts = self.gt_index.new_zeros(self.num_objects)
         if not len(counts):
             return counts

@@ -102,8 +102,11 @@ def missing_metric_files(cfg: Config, phases: Sequence[str]) -> Iterator[Problem
 def metrics_of(cfg: Config, phase: str) -> list[Mapping[str, Any]]:
     """Return the configs of the metrics of a phase; none where its loop is switched off."""
     evaluators = [] if is_off(cfg, phase) else cfg.get(f"{phase}_evaluator") or []
-    found = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
-    return [one for metric in found for one in (metric.get("metrics") or [metric])]
+    found = list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
+    for evaluator in list(found):  # mmdet's MultiDatasetsEvaluator holds more
+        inner = evaluator.get("metrics") if isinstance(evaluator, Mapping) else None
+        found += inner if isinstance(inner, (list, tuple)) else [inner]
+    return [one for one in found if isinstance(one, Mapping)]
 
 
 def guard_images(cfg: Config, phases: Sequence[str], on_bad: str = "stop") -> None:
