@@ -35,7 +35,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from visdet_assigners.errors import UserError
 from visdet_assigners.observe.masks import matched_masks
-from visdet_assigners.observe.tap import AssignmentRecord, find_assigners, record_assignments
+from visdet_assigners.observe.tap import AssignmentRecord, find_assigners, image_of, record_assignments
 from visdet_assigners.registry import scope_and_name, typed_nodes
 from visdet_assigners.training.checkpoints import CheckpointError, guard_mmengine
 from visdet_assigners.training.config_errors import explain, told
@@ -296,10 +296,7 @@ def assignments(model: Any, item: dict) -> tuple[NDArray[np.uint8], Any, list[As
     """
     path = getattr(sample_of(item), "img_path", "the image")
     data = model.data_preprocessor(pseudo_collate([item]), training=True)
-    pixels, sample, frame = data["inputs"][0], data["data_samples"][0], 0
-    if isinstance(sample, TrackDataSample):
-        frame = sample.key_frames_inds[0]
-        pixels, sample = pixels[frame], sample.get_key_frames()[0]
+    pixels, sample, frame = image_of(data["inputs"][0], data["data_samples"][0])
     image = shown_image(model.data_preprocessor, pixels)
     fails = f"the training step of {type(model).__name__} fails on {path}"
     with matched_masks(model, frame) as masks, record_assignments(model) as records, one_line(fails):
