@@ -54,6 +54,16 @@ LENGTHS = ("scale", "scales", "img_scale", "size", "crop_size", "border")
 FIXED = 320
 """Images of at most so many pixels are left as they are: SSD takes no others."""
 WORKS, REFUSED, TRACEBACK, WRONG = "works", "refused", "traceback", "wrong"
+REASONS = (
+    ("no assigner", r"has no assigner|never called"),
+    ("a package is missing", r"(?:package|import) (?!that)([\w-]+)|(\w+) is not installed|install (?!its)\W?(\w+)"),
+    ("an operator that mmcv has for a GPU alone", r"mmcv has no (\w+)"),
+    ("a part of other configs, or not trained", r"the config has no"),
+    ("several branches of images", r"several branches"),
+    ("annotations that could run code when they are read", r"could run code"),
+    ("mmdet itself can't build it", r"lacks options|can't be built"),
+)
+"""Why something is refused, by what was said; a group of the pattern is what is missing."""
 
 
 # ----------------------------------------------------------------------------------------------------------- choosing
@@ -313,6 +323,29 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
+def reason(word: str) -> tuple[str, str]:
+    """The kind of a refusal, and what it names; the words themselves where the kind is unknown."""
+    for kind, pattern in REASONS:
+        found = re.search(pattern, word)
+        if found:
+            return kind, next(filter(None, found.groups()), "")
+    return word, ""
+
+
+def groups(results: Mapping[str, Any]) -> Iterator[str]:
+    """The lines of a shorter table: which folders came to the same."""
+    found: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+    for name, result in sorted(results.items()):
+        outcomes = [result[command]["outcome"] for command in ("report", "browse")]
+        kind, detail = reason(next((result[one]["word"] for one in ("report", "browse") if result[one]["word"]), ""))
+        found.setdefault((*outcomes, kind), []).append((name.partition("/")[0], detail))
+    yield "| report | browse | why | configs | folders |"
+    yield "|---|---|---|---:|---|"
+    for (report_, browse_, kind), members in sorted(found.items(), key=lambda item: -len(item[1])):
+        folders = ", ".join(f"{name} ({detail})" if detail else name for name, detail in dict.fromkeys(members))
+        yield f"| {report_} | {browse_} | {kind} | {len(members)} | {folders} |"
+
+
 def counts(results: Mapping[str, Any]) -> str:
     """How many configs came to what."""
     both = Counter((result["report"]["outcome"], result["browse"]["outcome"]) for result in results.values())
@@ -366,7 +399,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             pictures = load_pictures(annotations, args.data / "train2017", 6)
             names = choose(args.configs, args.only, args.each)
             walk(args, names if args.again else [name for name in names if name not in results], pictures, results)
-    for line in (*table(results), "", counts(results)):
+    for line in (*table(results), "", *groups(results), "", counts(results)):
         print(line)
     bad = {TRACEBACK, WRONG}
     return int(

@@ -196,6 +196,9 @@ def test_nothing_is_downloaded_and_no_other_process_asked_for_random_weights():
     model = get_config("mmdet::pvt/retinanet_pvt-t_fpn_1x_coco.py").model
     assert model.backbone.init_cfg.checkpoint.startswith("https://")
     assert type(built(model).backbone).__name__ == "PyramidVisionTransformer"
+    model = get_config("mmdet::detectors/cascade-rcnn_r50-rfp_1x_coco.py").model  # it loads its weights by itself
+    assert model.backbone.init_cfg.type == "Pretrained"
+    assert type(built(model).backbone).__name__ == "DetectoRS_ResNet"
 
 
 def test_assigners_that_are_not_called_are_named():

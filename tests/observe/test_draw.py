@@ -106,6 +106,19 @@ def test_levels_without_a_positive_are_only_named():
     assert len(empty.axes) == 5 + 1
 
 
+def test_several_queries_of_an_object_are_counted():
+    boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0], [3.0, 3.0, 300.0, 200.0]])
+    calls = [[1, 0, 1, NEGATIVE, 1], [1, 0, 1, 1, NEGATIVE]]
+    records = [
+        make_record(gt_index, call=call, gt_boxes=boxes, pred_boxes=boxes[[0, 0, 1, 1, 1]])
+        for call, gt_index in enumerate(calls)
+    ]
+    rows = object_table(records[0], [panel for record in records for panel in panels_of(record)])
+    assert rows[1:] == [["0", "object", "9x9", "1", "1", "0"], ["1", "object", "297x197", "0+2", "0+2", "1"]]
+    texts = [text.get_text() for text in draw_assignments(IMAGE, records).axes[-1].texts]
+    assert "12+3: query 12 and three more" in texts
+
+
 @pytest.mark.parametrize(("calls", "width"), [(7, 480), (8, 600), (13, 480)])
 def test_a_table_of_many_columns_stays_within_its_place(calls, width):
     boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0], [3.0, 3.0, 300.0, 200.0]])

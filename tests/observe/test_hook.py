@@ -2,16 +2,24 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from mmcv import imread
+from mmdet.structures import TrackDataSample
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.structures import InstanceData
+from torch import nn
 
+from detectors import batch
 from toolbox import ROOT, load_tool
+from visdet_assigners import MaxIoUAssigner
 from visdet_assigners.commands.config import set_data_root
 from visdet_assigners.observe import record_assignments
+from visdet_assigners.observe.draw import draw_assignments
 from visdet_assigners.observe.hook import AssignmentHook, MatchHistory
 from visdet_assigners.observe.statistics import ObjectTable
 from visdet_assigners.observe.tap import find_assigners
@@ -133,6 +141,43 @@ def test_instability_of_matching(shapes, tmp_path):
             changes = [a != b for seen in matchings.values() for a, b in zip(seen[epoch - 1], seen[epoch])]
             assert scalars[name][2 * (epoch + 1)] == pytest.approx(np.mean(changes))
         assert sorted(scalars[name]) == [4, 6]  # nothing to compare with in the first epoch
+
+
+def test_of_a_video_the_key_frame_is_drawn():
+    images, samples = batch([[[8.0, 8.0, 60.0, 50.0]], [[10.0, 8.0, 62.0, 50.0]]])
+    whole = TrackDataSample()
+    whole.video_data_samples = samples
+    whole.set_metainfo({"key_frames_inds": [1], "ref_frames_inds": [0]})
+
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.assigner = MaxIoUAssigner(0.5, 0.5)
+
+        def loss(self, inputs, data_samples):
+            for frame in data_samples[0].video_data_samples:
+                self.assigner.assign(InstanceData(priors=frame.gt_instances.bboxes), frame.gt_instances)
+
+    drawn = {}
+    dataset = SimpleNamespace(metainfo={"classes": ["cat"]})
+    runner = SimpleNamespace(
+        iter=0,
+        train_dataloader=SimpleNamespace(dataset=dataset),
+        visualizer=SimpleNamespace(add_image=lambda name, image, step: drawn.update({name: image})),
+    )
+    hook = AssignmentHook(picture_interval=1)
+    head = Head()
+    with record_assignments(head) as records:
+        head.loss(images[None], [whole])
+    assert [record.image.index for record in records] == [0, 1]
+    hook.records = records
+    with patch("visdet_assigners.observe.hook.draw_assignments", wraps=draw_assignments) as draw:
+        hook._draw(runner, {"inputs": images[None], "data_samples": [whole]})
+    assert list(drawn) == ["assignments.assigner"]
+    (image, shown, names), _ = draw.call_args
+    assert image.shape == (*samples[1].img_shape, 3)
+    assert [record.gt_boxes.tolist() for record in shown] == [[[10.0, 8.0, 62.0, 50.0]]]
+    assert names == ["cat"]
 
 
 def test_views_of_an_image_are_kept_apart():

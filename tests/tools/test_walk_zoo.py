@@ -53,6 +53,8 @@ def test_a_walk(data, tmp_path, capsys, monkeypatch):
     assert part["report"]["word"].startswith("the config has no model")
     printed = capsys.readouterr().out
     assert "| atss | `small.py` | Coco | works | works | ATSS |" in printed
+    assert "| works | works |  | 1 | atss |" in printed
+    assert "| refused | refused | a part of other configs, or not trained | 1 | parts |" in printed
     assert "2 configs of 2 folders" in printed
 
     # What is known is not walked again, unless that is asked for; a traceback is told and makes the status 1.
@@ -134,6 +136,27 @@ def test_images_are_made_small_wherever_a_pipeline_says_how_large():
         "d.dataset.pipeline.3.crop_size=(191,191)",
     ]
     assert list(zoo.small_images([{"type": "Resize", "scale": (300, 300)}], "p", 256)) == []  # SSD takes no others
+
+
+@pytest.mark.parametrize(
+    ("word", "kind"),
+    [
+        ("FCOS has no assigner, so there is nothing to look at: targets are computed in FCOSHead", ("no assigner", "")),
+        ("the config needs the package torchvision, which isn't installed: pip install torchvision",
+         ("a package is missing", "torchvision")),
+        ("the config needs a package that is missing: albumentations is not installed",
+         ("a package is missing", "albumentations")),
+        ('the config needs a package that is missing: Please run "pip install instaboostfast" to install it',
+         ("a package is missing", "instaboostfast")),
+        ("custom_imports of a.py: Failed to import mmpretrain.models; install its package, or add its folder",
+         ("a package is missing", "mmpretrain")),
+        ("the training step fails on a.jpg: mmcv has no carafe for the device cpu",
+         ("an operator that mmcv has for a GPU alone", "carafe")),
+        ("something else", ("something else", "")),
+    ],
+)  # fmt: skip
+def test_refusals_are_put_together_by_their_reason(word, kind):
+    assert zoo.reason(word) == kind
 
 
 def test_what_looks_right_and_is_not_is_found(tmp_path):

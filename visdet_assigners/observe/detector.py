@@ -35,7 +35,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from visdet_assigners.errors import UserError
 from visdet_assigners.observe.masks import matched_masks
-from visdet_assigners.observe.tap import AssignmentRecord, find_assigners, record_assignments
+from visdet_assigners.observe.tap import AssignmentRecord, find_assigners, image_of, record_assignments
 from visdet_assigners.registry import scope_and_name, typed_nodes
 from visdet_assigners.training.checkpoints import CheckpointError, guard_mmengine
 from visdet_assigners.training.config_errors import explain, told
@@ -236,7 +236,7 @@ def build_model(cfg: Config, checkpoint: str | None, epoch: int | None = None) -
     meta = {}
     if checkpoint is None:
         for module in model.modules():
-            if re.search("Pretrained|checkpoint", str(getattr(module, "init_cfg", None))):
+            if _downloads(getattr(module, "init_cfg", None)):
                 module.init_cfg = None
         logger = MMLogger.get_current_instance()
         level = logger.level
@@ -270,11 +270,17 @@ def _settings(cfg: Config, random_weights: bool) -> Any:
         if random_weights:
             for key in {"teacher_ckpt", "pretrained"} & set(node):
                 node[key] = False if isinstance(node[key], bool) else None
+            if _downloads(node.get("init_cfg")):
+                node["init_cfg"] = None
         teacher = node.get("teacher_config")
         shipped = Path(mmdet.__file__).parent / ".mim" / str(teacher)
         if isinstance(teacher, str) and not Path(teacher).is_file() and shipped.is_file():
             node["teacher_config"] = str(shipped)  # mmdet looks for it in its repository
     return settings
+
+
+def _downloads(init_cfg: Any) -> bool:
+    return re.search("Pretrained|checkpoint", str(init_cfg)) is not None
 
 
 @torch.no_grad()
@@ -290,10 +296,7 @@ def assignments(model: Any, item: dict) -> tuple[NDArray[np.uint8], Any, list[As
     """
     path = getattr(sample_of(item), "img_path", "the image")
     data = model.data_preprocessor(pseudo_collate([item]), training=True)
-    pixels, sample, frame = data["inputs"][0], data["data_samples"][0], 0
-    if isinstance(sample, TrackDataSample):
-        frame = sample.key_frames_inds[0]
-        pixels, sample = pixels[frame], sample.get_key_frames()[0]
+    pixels, sample, frame = image_of(data["inputs"][0], data["data_samples"][0])
     image = shown_image(model.data_preprocessor, pixels)
     fails = f"the training step of {type(model).__name__} fails on {path}"
     with matched_masks(model, frame) as masks, record_assignments(model) as records, one_line(fails):

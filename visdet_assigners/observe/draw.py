@@ -239,7 +239,7 @@ def object_table(
     """Build the table of the objects: a row of headings, then a row for each object.
 
     Columns are number, class, size in pixels, and one for each panel: how many priors the object got there, and at last
-    their sum; or which query, and at last how often it changed from call to call.
+    their sum; or which query and how many more, as ``12+3``, and at last how often they changed from call to call.
     """
     if names is None or len(names) != record.num_objects:
         labels = record.gt_labels
@@ -249,12 +249,20 @@ def object_table(
     boxes = _boxes(record)
     for number, name in enumerate(names):
         width, height = boxes[number, 2:] - boxes[number, :2] if len(boxes) else (math.nan, math.nan)
-        mine = [np.flatnonzero(panel.gt_index == number) for panel in panels]
-        cells = [",".join(map(str, index)) if is_query else str(len(index)) for index in mine]
-        cells = [cell if len(index) else "." for index, cell in zip(mine, cells)]
-        summary = sum(now != last for last, now in itertools.pairwise(cells)) if is_query else sum(map(len, mine))
+        mine = [np.flatnonzero(panel.gt_index == number).tolist() for panel in panels]
+        cells = [_cell(index, is_query) for index in mine]
+        summary = sum(now != last for last, now in itertools.pairwise(mine)) if is_query else sum(map(len, mine))
         rows.append([str(number), name, f"{width:.0f}x{height:.0f}", *cells, str(summary)])
     return rows
+
+
+def _cell(index: Sequence[int], is_query: bool) -> str:
+    """What an object has in one panel: how many priors, or which query and how many more."""
+    if not index:
+        return "."
+    if not is_query:
+        return str(len(index))
+    return f"{index[0]}+{len(index) - 1}" if len(index) > 1 else str(index[0])
 
 
 def _layout(cells: int) -> tuple[int, int]:
@@ -285,7 +293,10 @@ def _key(panels: Sequence[Panel], empty: Sequence[Panel]) -> list[str]:
     """Lines that explain the panels and name those that are not drawn."""
     if panels[0].are_queries:
         shape = "box" if panels[0].masks is None else "mask"
-        return [f"lines: from the predicted {shape} (dotted) to its object", "grey dots: queries without an object"]
+        lines = [f"lines: from the predicted {shape} (dotted) to its object", "grey dots: queries without an object"]
+        matched = [panel.gt_index[panel.gt_index >= 0] for panel in panels]
+        several = any(len(np.unique(index)) < len(index) for index in matched)
+        return [*lines, "12+3: query 12 and three more"] if several else lines
     shared = any((positive_dots(panel)[2] > 1).any() for panel in panels)
     lines = ["dots: positives" + (", large where priors share a place" if shared else ""), "fine dots: other priors"]
     if any(panel.boxes is not None for panel in panels):

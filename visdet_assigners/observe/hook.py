@@ -21,7 +21,15 @@ from numpy.typing import NDArray
 from visdet_assigners.inputs import replaced_counts
 from visdet_assigners.observe.draw import draw_assignments, panels_of, render
 from visdet_assigners.observe.statistics import ObjectTable, mean_quality
-from visdet_assigners.observe.tap import AssignmentCall, AssignmentRecord, ImageInfo, as_record, decoder_layers, watch
+from visdet_assigners.observe.tap import (
+    AssignmentCall,
+    AssignmentRecord,
+    ImageInfo,
+    as_record,
+    decoder_layers,
+    image_of,
+    watch,
+)
 from visdet_assigners.registry import HOOKS
 from visdet_assigners.training.classes import names_of
 
@@ -208,19 +216,20 @@ class AssignmentHook(Hook):
         return scalars
 
     def _draw(self, runner: Runner, data_batch: Any) -> None:
-        """Draw the first image of the batch, for each assigner."""
+        """Draw the first image of the batch, of a video its key frame, for each assigner."""
         inputs = data_batch.get("inputs") if isinstance(data_batch, Mapping) else None
         if not isinstance(inputs, (list, tuple, torch.Tensor)):  # several branches of images
             return
+        pixels, sample, number = image_of(inputs[0], data_batch["data_samples"][0])
         groups: dict[str, list[AssignmentRecord]] = defaultdict(list)
         for record in self.records:
-            if record.image is not None and record.image.index == 0 and panels_of(record):
+            if record.image is not None and record.image.index == number and panels_of(record):
                 groups[record.where].append(record)
         classes = names_of(runner.train_dataloader.dataset)
-        labels = data_batch["data_samples"][0].gt_instances.labels.tolist()
-        names = [classes[label] if label < len(classes) else str(label) for label in labels]
         for where, records in groups.items():
-            figure = draw_assignments(_as_drawn(inputs[0], records[0].image), records, names)
+            labels = records[0].with_labels(sample.gt_instances.labels).gt_labels
+            names = [] if labels is None else [classes[n] if n < len(classes) else str(n) for n in labels.tolist()]
+            figure = draw_assignments(_as_drawn(pixels, records[0].image), records, names)
             # No slash: backends that write files take it for a folder.
             runner.visualizer.add_image(f"assignments.{where}", render(figure), step=runner.iter + 1)
 

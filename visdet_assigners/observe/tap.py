@@ -468,6 +468,20 @@ def _frames(samples: Iterable[Any]) -> Iterator[Any]:
         yield from getattr(sample, "video_data_samples", [sample])
 
 
+def image_of(pixels: Any, sample: Any) -> tuple[Any, Any, int]:
+    """Pixels, data sample and number of one image of a batch; of several frames of a video, those of the key frame.
+
+    Args:
+        pixels: (C, H, W), or (T, C, H, W) of T frames.
+        sample: a ``DetDataSample``, or a ``TrackDataSample`` of T frames.
+    """
+    frames = getattr(sample, "video_data_samples", None)
+    if frames is None:
+        return pixels, sample, 0
+    number = sample.key_frames_inds[0]
+    return pixels[number], frames[number], number
+
+
 def _image_info(index: int, sample: Any) -> ImageInfo:
     shape = getattr(sample, "img_shape", None)
     return ImageInfo(
