@@ -14,4 +14,4 @@ if [ "${1:-}" = --all ]; then
   shift
 fi
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # or the processes would wait for each other's threads
-exec .venv/bin/python -m pytest --numprocesses auto --dist worksteal "${selection[@]}" "$@"
+exec .venv/bin/python -m pytest --numprocesses auto --dist worksteal ${selection[@]+"${selection[@]}"} "$@"
