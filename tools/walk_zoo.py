@@ -57,7 +57,7 @@ WORKS, REFUSED, TRACEBACK, WRONG = "works", "refused", "traceback", "wrong"
 REASONS = (
     ("no assigner", r"has no assigner|never called"),
     ("a package is missing",
-     r"mim install (\w+)|(?:package|import) (?!that)([\w-]+)|(\w+) is not installed|install (?!its)\W?(\w+)"),
+     r"(?:package|import) (?!that)([\w-]+)|(\w+) is not installed|install (?!its|openmim)\W?(\w+)"),
     ("an operator that mmcv has for a GPU alone", r"mmcv has no (\w+)"),
     ("a part of other configs, or not trained", r"the config has no"),
     ("several branches of images", r"several branches"),
