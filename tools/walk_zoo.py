@@ -56,13 +56,14 @@ FIXED = 320
 WORKS, REFUSED, TRACEBACK, WRONG = "works", "refused", "traceback", "wrong"
 REASONS = (
     ("no assigner", r"has no assigner|never called"),
-    ("a package is missing", r"(?:package|import) (?!that)([\w-]+)|(\w+) is not installed|install (?!its)\W?(\w+)"),
+    ("a package is missing",
+     r"(?:package|import) (?!that)([\w-]+)|(\w+) is not installed|install (?!its|openmim)\W?(\w+)"),
     ("an operator that mmcv has for a GPU alone", r"mmcv has no (\w+)"),
     ("a part of other configs, or not trained", r"the config has no"),
     ("several branches of images", r"several branches"),
     ("annotations that could run code when they are read", r"could run code"),
     ("mmdet itself can't build it", r"lacks options|can't be built"),
-)
+)  # fmt: skip
 """Why something is refused, by what was said; a group of the pattern is what is missing."""
 
 

@@ -148,6 +148,8 @@ def test_images_are_made_small_wherever_a_pipeline_says_how_large():
          ("a package is missing", "albumentations")),
         ('the config needs a package that is missing: Please run "pip install instaboostfast" to install it',
          ("a package is missing", "instaboostfast")),
+        ('Please run "pip install openmim" and run "mim install mmpretrain" to install mmpretrain first',
+         ("a package is missing", "mmpretrain")),
         ("custom_imports of a.py: Failed to import mmpretrain.models; install its package, or add its folder",
          ("a package is missing", "mmpretrain")),
         ("the training step fails on a.jpg: mmcv has no carafe for the device cpu",
