@@ -83,6 +83,15 @@ def image_of(sources: Sequence[Any]) -> Any:
     return None
 
 
+def count_instances(instances: Any) -> int:
+    """Number of instances, of ``InstanceData`` or of anything with tensors as attributes; 0 for None."""
+    if instances is None:
+        return 0
+    if hasattr(instances, "__len__"):
+        return len(instances)
+    return next((len(value) for value in vars(instances).values() if isinstance(value, Tensor)), 0)
+
+
 def image_size(who: str, img_meta: Mapping[str, Any] | None, sources: Sequence[Any] = ()) -> tuple[int, int]:
     """Height and width of the image from its meta data.
 

@@ -15,7 +15,7 @@ from visdet_assigners.assigners.overlapping import OverlapMixin
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, to_assign_result
 from visdet_assigners.functional.tensors import padded
 from visdet_assigners.functional.validity import Kind
-from visdet_assigners.inputs import Inputs
+from visdet_assigners.inputs import Inputs, count_instances
 
 FINER = "larger images, or a pyramid that starts at a finer stride, put more priors into small boxes"
 """What helps where the assigner has no knob that does."""
@@ -175,7 +175,7 @@ class DenseAssigner(OverlapMixin, BaseAssigner):
 
     def without_regions(self, gt_instances_ignore: Any) -> None:
         """Say once that ignore regions are given and not used."""
-        count = 0 if gt_instances_ignore is None else number_of(gt_instances_ignore)
+        count = count_instances(gt_instances_ignore)
         if count:
             text = f"gt_instances_ignore has {count} regions, which are not used: the method defines none; what lies in"
             self.warn_once("ignore regions", f"{text} them may become background")
@@ -219,10 +219,3 @@ class DenseAssigner(OverlapMixin, BaseAssigner):
             return priors
         half = priors[:, [2, -1]] / 2
         return torch.cat([priors[:, :2] - half, priors[:, :2] + half], dim=1)
-
-
-def number_of(instances: Any) -> int:
-    """Number of instances, of ``InstanceData`` or of anything with tensors as attributes."""
-    if hasattr(instances, "__len__"):
-        return len(instances)
-    return next((len(value) for value in vars(instances).values() if isinstance(value, Tensor)), 0)

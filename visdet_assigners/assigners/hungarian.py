@@ -17,7 +17,7 @@ from visdet_assigners.assigners.calling import assigner_method
 from visdet_assigners.assigners.checking import checked
 from visdet_assigners.assigners.matching import Image, MatchingAssigner
 from visdet_assigners.assignment import Assignment, AssignResult, to_assign_results
-from visdet_assigners.functional.lsap import InvalidCostError, matched_columns
+from visdet_assigners.functional.lsap import matched_columns
 from visdet_assigners.registry import build, register
 
 
@@ -146,13 +146,7 @@ class HungarianAssigner(MatchingAssigner):
         """Match images, each given as predictions, ground truths and meta data."""
         read = self.read_images(images)
         batches = self.total_costs(read)
-        counts = [[len(read[number].labels) for number in own] for own, _ in batches]
-        never = [self.never_matched([read[number] for number in own]) for own, _ in batches]
-        tolerate = self.report_bad_costs if self.replaces else None
-        try:
-            decided = matched_columns([cost for _, cost in batches], counts, tolerate, never) if batches else []
-        except InvalidCostError as error:
-            self.fail_for(error, [number for own, _ in batches for number in own], read)
+        decided = self.solve(read, batches, matched_columns) if batches else []
         results: dict[int, AssignResult] = {}
         for (own, _), gt_index in zip(batches, decided):
             results.update(zip(own, to_assign_results(gt_index, None, [read[number].labels for number in own])))

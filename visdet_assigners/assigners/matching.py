@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.lsap import InvalidCostError
 from visdet_assigners.functional.tensors import as_float32, padded
 from visdet_assigners.functional.validity import Kind, fault_in
-from visdet_assigners.inputs import AssignerInputError, Inputs, count_dropped
+from visdet_assigners.inputs import AssignerInputError, Inputs, count_dropped, count_instances
 from visdet_assigners.match_costs import BaseMatchCost, batch_fields
 from visdet_assigners.registry import is_ours
 from visdet_assigners.settings import on_nonfinite
@@ -29,6 +29,8 @@ KINDS: dict[str, Kind] = {"scores": "scores", "bboxes": "predicted", "masks": "m
 MATRICES = 8
 """Matrices of the size of an image's costs, or of its scores, that are there at once."""
 
+Found = TypeVar("Found")
+"""What a function of ``functional.lsap`` returns."""
 Image = tuple[Any, Any, Mapping[str, Any] | None]
 """Predictions, ground truths, and meta data of one image, as they come."""
 
@@ -125,7 +127,7 @@ class MatchingAssigner(BaseAssigner):
             inputs.remember(self._part_read(costs, name, value, gt), f"pred_instances.{name}", KINDS[name])
         if any(cost.needs_size for cost in costs):
             inputs.image_size(img_meta)
-        num_preds = len(next(iter(preds.values()))) if preds else count_of(pred_instances)
+        num_preds = len(next(iter(preds.values()))) if preds else count_instances(pred_instances)
         return MatchedImage(pred, gt, img_meta, labels, num_preds, inputs, (pred_instances, gt_instances))
 
     def _part_read(self, costs: Sequence[BaseMatchCost], name: str, value: Tensor, gt: Any) -> Tensor:
@@ -200,6 +202,25 @@ class MatchingAssigner(BaseAssigner):
         inverted = (stacked[..., 2:] < stacked[..., :2]).any(dim=-1)
         return None if not static_shapes(inverted.device) and not inverted.any() else inverted
 
+    def solve(
+        self, images: Sequence[MatchedImage], batches: Sequence[tuple[list[int], Tensor]], match: Callable[..., Found]
+    ) -> Found:
+        """Hand the costs of batches to a function of ``functional.lsap``; one that isn't finite names its image.
+
+        Args:
+            images: B of them.
+            batches: what ``total_costs`` returns for them.
+            match: takes costs, counts of ground truths, ``tolerate`` and ``never``, as ``matched_columns`` does.
+        """
+        groups = [[images[number] for number in numbers] for numbers, _ in batches]
+        counts = [[len(image.labels) for image in group] for group in groups]
+        never = [self.never_matched(group) for group in groups]
+        tolerate = self.report_bad_costs if self.replaces else None
+        try:
+            return match([cost for _, cost in batches], counts, tolerate=tolerate, never=never)
+        except InvalidCostError as error:
+            self.fail_for(error, [number for numbers, _ in batches for number in numbers], images)
+
     def fail_for(self, error: InvalidCostError, numbers: Sequence[int], images: Sequence[MatchedImage]) -> NoReturn:
         """Raise for the image whose costs are not finite; ``numbers`` maps the solver's problems to images."""
         wrong = numbers[error.problem]
@@ -254,10 +275,3 @@ def sum_of(costs: Sequence[Any], pred: Any, gt: Any, img_meta: Mapping[str, Any]
     Stacked, not added in turn: from five costs on the two differ in the last bit.
     """
     return torch.stack([as_float32(cost.weighted(pred, gt, img_meta)) for cost in costs]).sum(dim=0)
-
-
-def count_of(instances: Any) -> int:
-    """Number of instances, of ``InstanceData`` or of anything with tensors as attributes."""
-    if hasattr(instances, "__len__"):
-        return len(instances)
-    return next((len(value) for value in vars(instances).values() if isinstance(value, Tensor)), 0)

@@ -15,7 +15,7 @@ from typing_extensions import Unpack
 
 from visdet_assigners.assigners.calling import assigner_method
 from visdet_assigners.assigners.checking import checked
-from visdet_assigners.assigners.dense import DenseAssigner, DenseCommon, number_of
+from visdet_assigners.assigners.dense import DenseAssigner, DenseCommon
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, all_negative
 from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.boxes import box_area
@@ -23,7 +23,7 @@ from visdet_assigners.functional.grids import Grid, crossings, grid_of
 from visdet_assigners.functional.overlaps import near_blocks
 from visdet_assigners.functional.tensors import cat_or_only
 from visdet_assigners.functional.validity import Kind
-from visdet_assigners.inputs import Inputs
+from visdet_assigners.inputs import Inputs, count_instances
 from visdet_assigners.options import number
 from visdet_assigners.registry import register
 
@@ -284,7 +284,7 @@ class RegionAssigner(DenseAssigner):
         **options: Any,
     ) -> Inputs:
         """As for every dense assigner, with the levels and the size of the image."""
-        count = 0 if gt_instances_ignore is None else number_of(gt_instances_ignore)
+        count = count_instances(gt_instances_ignore)
         if count and not self.uses_regions():
             text = "the method defines no ignore regions; set ignore_iof_thr to leave what lies in them out of the loss"
             self.fail(f"gt_instances_ignore has {count} boxes; {text}", img_meta)

@@ -5,6 +5,7 @@ Zhang et al., DDQ, CVPR 2023, arXiv:2303.12776, section 3.4.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -19,7 +20,7 @@ from visdet_assigners.assigners.matching import Image, MatchedImage, MatchingAss
 from visdet_assigners.assigners.overlapping import OverlapMixin
 from visdet_assigners.assignment import Assignment, AssignResult, all_negative, to_assign_result
 from visdet_assigners.functional.costs import of_labels
-from visdet_assigners.functional.lsap import InvalidCostError, repeated_assignments
+from visdet_assigners.functional.lsap import repeated_assignments
 from visdet_assigners.functional.validity import Kind
 from visdet_assigners.options import whole_number
 from visdet_assigners.registry import build, register
@@ -151,14 +152,8 @@ class TopkHungarianAssigner(OverlapMixin, MatchingAssigner):
         read = self.read_images(images)
         batches = self.total_costs(read)
         order = [number for own, _ in batches for number in own]
-        counts = [[len(read[number].labels) for number in own] for own, _ in batches]
         topk = [max(1, min(self.topk, read[n].num_preds // max(1, len(read[n].labels)))) for n in order]
-        never = [self.never_matched([read[number] for number in own]) for own, _ in batches]
-        tolerate = self.report_bad_costs if self.replaces else None
-        try:
-            pairs = repeated_assignments([cost for _, cost in batches], counts, topk, tolerate, never)
-        except InvalidCostError as error:
-            self.fail_for(error, order, read)
+        pairs = self.solve(read, batches, functools.partial(repeated_assignments, times=topk))
         results = {number: self.result(read[number], *pair, alpha, beta) for number, pair in zip(order, pairs)}
         return [results[number] for number in range(len(images))]
 
