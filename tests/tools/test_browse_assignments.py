@@ -83,7 +83,7 @@ def test_masks_and_the_objects_they_are_matched_with(shapes):
     cfg.model.train_cfg.num_points = 20000  # of 76,800 pixels: enough for the small objects, too
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope("mmdet"):
-        item = next(browse.with_objects(browse.open_dataset(cfg, "train")))
+        item = next(browse.with_objects(browse.build_dataset(cfg, "train")))
         model = browse.build_model(cfg, None, None)
     truths = item["data_samples"].gt_instances
     masks = torch.from_numpy(truths.masks.masks.astype(bool))  # (M, 240, 320)
@@ -128,7 +128,7 @@ def test_boxes_of_the_validation_set_fit_its_resized_images(shapes):
     args = browse.parse_args([ATSS, "--cfg-options", f"data_root={shapes}"])
     cfg = load_config(args)
     with DefaultScope.overwrite_default_scope("mmdet"):
-        dataset = browse.open_dataset(cfg, "val")
+        dataset = browse.build_dataset(cfg, "val")
         infos = [dataset.get_data_info(index) for index in range(len(dataset))]
         original = {info["img_path"]: [i["bbox"] for i in info["instances"] if not i["ignore_flag"]] for info in infos}
         items = list(browse.with_objects(dataset))

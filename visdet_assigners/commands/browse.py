@@ -26,12 +26,12 @@ from visdet_assigners.errors import UserError
 from visdet_assigners.observe import AssignmentRecord
 from visdet_assigners.observe.detector import (
     assignments,
+    build_dataset,
     build_model,
     check_calls,
     check_detector,
     numbered_items,
     objects_of,
-    open_dataset,
     picture_path,
     repeats_left_out,
     uncalled,
@@ -93,7 +93,7 @@ def browse(cfg: Config, args: argparse.Namespace) -> None:
     set_random_seed(0)  # the same command draws the same pictures
     init_default_scope(cfg.get("default_scope", "mmdet"))
     model = build_model(cfg, args.checkpoint, args.epoch)
-    dataset = open_dataset(cfg, args.phase)
+    dataset = build_dataset(cfg, args.phase)
     classes = names_of(dataset)
     folder = Path(args.out_dir or Path(cfg.work_dir) / "assignments")
     folder.mkdir(parents=True, exist_ok=True)

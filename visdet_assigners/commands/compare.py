@@ -39,17 +39,17 @@ from visdet_assigners.observe.comparison import Agreement, ask_too, draw_differe
 from visdet_assigners.observe.detector import (
     assignments,
     blank_images,
+    build_dataset,
     build_model,
     check_detector,
     numbered_items,
-    open_dataset,
     picture_path,
     repeats_left_out,
     sample_of,
 )
 from visdet_assigners.observe.draw import save
 from visdet_assigners.observe.statistics import ObjectTable, PriorCounts, summarize
-from visdet_assigners.observe.tap import find_assigners
+from visdet_assigners.observe.tap import assigners_by_place
 from visdet_assigners.observe.without_network import ask_without_network, without_network
 from visdet_assigners.training.classes import names_of
 from visdet_assigners.training.config_assigners import assigner_nodes, check_assigners
@@ -127,11 +127,11 @@ def changed_assigners(model: Any, other: Any) -> dict[str, Any]:
         }
         return type(assigner), str(sorted(plain.items()))
 
-    places = {(module, attribute): assigner for module, attribute, assigner in find_assigners(model)}
+    places = assigners_by_place(model)
     return {
-        f"{module}.{attribute}".lstrip("."): assigner
-        for module, attribute, assigner in find_assigners(other)
-        if (module, attribute) not in places or settings(places[module, attribute]) != settings(assigner)
+        where: assigner
+        for where, assigner in assigners_by_place(other).items()
+        if where not in places or settings(places[where]) != settings(assigner)
     }
 
 
@@ -140,12 +140,11 @@ def pairs_of_one(model: Any, others: dict[str, Any], item: Any) -> tuple[np.ndar
     seconds: list[AssignmentRecord] = []
 
     def ask(call: Any) -> None:
-        where = f"{call.module}.{call.attribute}".lstrip(".")
-        if where in others:
+        if call.where in others:
             try:
-                seconds.append(ask_too(others[where], call))
+                seconds.append(ask_too(others[call.where], call))
             except (TypeError, AttributeError, ValueError) as error:
-                name, other = type(others[where]).__name__, type(call.assigner).__name__
+                name, other = type(others[call.where]).__name__, type(call.assigner).__name__
                 raise UserError(
                     f"{name} can't be asked with what the head gives {other}: {error}; compare two configs instead"
                 ) from error
@@ -214,8 +213,8 @@ def tell_apart(first: str, second: str) -> tuple[str, str]:
 def compare(cfgs: Sequence[Config], args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Go through the data set, draw, and return all numbers."""
     init_default_scope(cfgs[0].get("default_scope", "mmdet"))
-    with_images = open_dataset(cfgs[0], args.phase)
-    dataset = open_dataset(cfgs[0], args.phase)
+    with_images = build_dataset(cfgs[0], args.phase)
+    dataset = build_dataset(cfgs[0], args.phase)
     blank_images(dataset)
     models = [
         build_model(cfg, checkpoint, args.epoch)

@@ -22,10 +22,10 @@ from visdet_assigners.errors import UserError
 from visdet_assigners.observe.detector import (
     assignments,
     blank_images,
+    build_dataset,
     build_model,
     check_detector,
     numbered_items,
-    open_dataset,
     repeats_left_out,
 )
 from visdet_assigners.training.config_check import check_config
@@ -42,7 +42,7 @@ def parse_args(argv: Sequence[str] | None):
 def count_conflicts(cfg, max_images: int) -> dict[tuple[str, str], Conflict]:
     """Go through the training set; the conflicts of each pair of heads, by where their assigners are held."""
     model = build_model(cfg, None)
-    dataset = open_dataset(cfg, "train")
+    dataset = build_dataset(cfg, "train")
     blank_images(dataset)
     found: dict[tuple[str, str], Conflict] = {}
     count = min(max_images, len(dataset))

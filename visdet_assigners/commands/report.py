@@ -27,11 +27,11 @@ from visdet_assigners.observe.charts import as_jpeg_address
 from visdet_assigners.observe.detector import (
     assignments,
     blank_images,
+    build_dataset,
     build_model,
     check_calls,
     check_detector,
     numbered_items,
-    open_dataset,
     repeats_left_out,
     uncalled,
 )
@@ -64,8 +64,8 @@ def make_report(cfg: Config, args: argparse.Namespace) -> Report:
     """Go through the data set."""
     init_default_scope(cfg.get("default_scope", "mmdet"))
     model = build_model(cfg, args.checkpoint, args.epoch)
-    with_images = open_dataset(cfg, args.phase)
-    dataset = open_dataset(cfg, args.phase)
+    with_images = build_dataset(cfg, args.phase)
+    dataset = build_dataset(cfg, args.phase)
     blank_images(dataset)
     alone = ask_without_network(model, dataset) if args.checkpoint is None else set()
     without = bool(alone)

@@ -35,13 +35,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from visdet_assigners.errors import UserError
 from visdet_assigners.observe.masks import matched_masks
-from visdet_assigners.observe.tap import AssignmentRecord, find_assigners, image_of, record_assignments
+from visdet_assigners.observe.tap import AssignmentRecord, assigners_by_place, image_of, record_assignments
 from visdet_assigners.registry import scope_and_name, typed_nodes
 from visdet_assigners.training.checkpoints import CheckpointError, guard_mmengine
 from visdet_assigners.training.config_errors import explain, told
 from visdet_assigners.training.dataset_tree import leaf_datasets, phase_dataset, repeating_datasets, without_repeats
 from visdet_assigners.training.images import ImageError
-from visdet_assigners.training.loading import annotation_loader, image_loader, loading_steps, option
+from visdet_assigners.training.loading import annotation_loader, image_loader, loading_steps, loads
 
 
 def check_detector(cfg: Config, phase: str) -> None:
@@ -74,23 +74,13 @@ def one_line(what: str) -> Iterator[None]:
         raise UserError(f"{what}: {told(error)}") from error
 
 
-def open_dataset(cfg: Config, phase: str) -> Any:
-    """Build the data set of a phase.
-
-    Raises:
-        UserError: it can't be built.
-    """
-    with one_line(f"the {phase}_dataloader.dataset of the config can't be built"):
-        return build_dataset(cfg, phase)
-
-
 def build_dataset(cfg: Config, phase: str) -> Any:
     """Build the data set of a phase, ``train`` or ``val``, each picture once, with boxes that fit its images.
 
     ``RepeatDataset`` and ``ClassBalancedDataset``, which repeat pictures, are left out; `repeats_left_out` says so.
 
     Raises:
-        UserError: the config has no data set for it.
+        UserError: the config has no data set for it, or it can't be built.
     """
     config = without_repeats(copy.deepcopy(phase_dataset(cfg, phase)))
     if not isinstance(config, Mapping):
@@ -101,7 +91,8 @@ def build_dataset(cfg: Config, phase: str) -> Any:
         ]
         for _, leaf in leaf_datasets(config, phase):
             leaf["pipeline"] = annotations_first(leaf.get("pipeline") or [], *taught[:1])  # type: ignore[index]
-    return DATASETS.build(config)
+    with one_line(f"the {phase}_dataloader.dataset of the config can't be built"):
+        return DATASETS.build(config)
 
 
 def repeats_left_out(cfg: Config, phase: str) -> list[str]:
@@ -122,15 +113,11 @@ def annotations_first(pipeline: Sequence[Mapping], taught: Mapping | None = None
     loading = [step for step in pipeline if annotation_loader(step)]
     if not loading:
         loading = [taught or {"type": "mmdet.LoadAnnotations", "with_bbox": True}]
-    elif taught is not None and not any(_loads_masks(step) for step in loading) and _loads_masks(taught):
+    elif taught is not None and not any(loads(step, "with_mask") for step in loading) and loads(taught, "with_mask"):
         loading = [{**loading[0], "with_mask": True}, *loading[1:]]
     others = [step for step in pipeline if not annotation_loader(step)]
     start = 1 + max((number for number, step in enumerate(others) if image_loader(step)), default=0)
     return [*others[:start], *loading, *others[start:]]
-
-
-def _loads_masks(step: Mapping) -> bool:
-    return bool(option(step, annotation_loader(step), "with_mask"))
 
 
 class BlankImage(BaseTransform):
@@ -227,7 +214,7 @@ def build_model(cfg: Config, checkpoint: str | None, epoch: int | None = None) -
     """
     with one_line("the model of the config can't be built"):
         model = MODELS.build(_settings(cfg, checkpoint is None))
-    if not any(find_assigners(model)):
+    if not assigners_by_place(model):
         heads = {type(part).__name__ for name, part in model.named_children() if name.endswith("head")}
         raise UserError(
             f"{type(model).__name__} has no assigner, so there is nothing to look at: targets are computed in "
@@ -312,7 +299,7 @@ def assignments(model: Any, item: dict) -> tuple[NDArray[np.uint8], Any, list[As
 
 def uncalled(model: Any, called: Collection[str]) -> dict[str, str]:
     """The assigners of a model that are not among those called, by place, with class and place in words."""
-    places = {f"{module}.{attribute}".lstrip("."): assigner for module, attribute, assigner in find_assigners(model)}
+    places = assigners_by_place(model)
     return {where: f"{type(assigner).__name__} ({where})" for where, assigner in places.items() if where not in called}
 
 

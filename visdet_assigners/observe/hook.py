@@ -157,9 +157,8 @@ class AssignmentHook(Hook):
         if self.instability and are_queries and call.image is not None and call.result.gt_inds.ndim == 1:
             boxes = getattr(truths, "bboxes", None)
             if boxes is not None and call.image.shape is not None:
-                where = f"{call.module}.{call.attribute}".lstrip(".")
                 boxes = getattr(boxes, "tensor", boxes)
-                self.matches.append((where, call.image, boxes, call.result.gt_inds))
+                self.matches.append((call.where, call.image, boxes, call.result.gt_inds))
         if self.measuring:
             self.records.append(as_record(call))
 

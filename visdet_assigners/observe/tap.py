@@ -74,6 +74,11 @@ class AssignmentCall:
     arguments: Mapping[str, Any]
     result: Any
 
+    @property
+    def where(self) -> str:
+        """Module and attribute in one name, such as ``rpn_head.assigner``."""
+        return place_of(self.module, self.attribute)
+
 
 @dataclass(frozen=True, eq=False)
 class AssignmentRecord:
@@ -118,7 +123,7 @@ class AssignmentRecord:
     @property
     def where(self) -> str:
         """Module and attribute in one name, such as ``rpn_head.assigner``."""
-        return f"{self.module}.{self.attribute}".lstrip(".")
+        return place_of(self.module, self.attribute)
 
     @property
     def num_objects(self) -> int:
@@ -188,6 +193,16 @@ def record_assignments(model: nn.Module) -> Iterator[list[AssignmentRecord]]:
     records: list[AssignmentRecord] = []
     with tap(model, records.append):
         yield records
+
+
+def place_of(module: str, attribute: str) -> str:
+    """Module and attribute of an assigner in one name, such as ``rpn_head.assigner``."""
+    return f"{module}.{attribute}".lstrip(".")
+
+
+def assigners_by_place(model: nn.Module) -> dict[str, Any]:
+    """The assigners that ``find_assigners`` finds, by module and attribute in one name."""
+    return {place_of(module, attribute): assigner for module, attribute, assigner in find_assigners(model)}
 
 
 def named_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -56,6 +56,11 @@ def assigner_nodes(cfg: Config) -> Iterator[tuple[str, Any]]:
             yield path, node
 
 
+def scope_of_model(cfg: Config) -> str:
+    """Return the registry's scope in which mmengine looks up the types of a config's model."""
+    return (cfg.get("model") or {}).get("_scope_") or cfg.get("default_scope") or "mmdet"
+
+
 def check_assigners(cfg: Config) -> None:
     """Build each assigner of the model once, so that a wrong name or option is told before anything else is built.
 
@@ -65,8 +70,7 @@ def check_assigners(cfg: Config) -> None:
     """
     from mmdet.registry import TASK_UTILS
 
-    model = cfg.get("model") or {}
-    with DefaultScope.overwrite_default_scope(model.get("_scope_") or cfg.get("default_scope") or "mmdet"):
+    with DefaultScope.overwrite_default_scope(scope_of_model(cfg)):
         for path, node in assigner_nodes(cfg):
             _check_types_and_options(path, node, TASK_UTILS)
             try:

@@ -23,7 +23,7 @@ from visdet_assigners.errors import Problem, UserError
 from visdet_assigners.registry import SCOPE, scope_and_name, typed_nodes
 from visdet_assigners.training.annotations import AnnotationError, AnnotationReport, check_annotations
 from visdet_assigners.training.classes import class_faults
-from visdet_assigners.training.config_assigners import check_assigners
+from visdet_assigners.training.config_assigners import check_assigners, scope_of_model
 from visdet_assigners.training.datasets import (
     DataSet,
     MissingFile,
@@ -80,9 +80,8 @@ def check_config(
         raise UserError(fatal[0] if len(fatal) == 1 else f"{len(fatal)} things are wrong: {'; '.join(numbered)}")
     for problem in problems:
         print(problem, file=sys.stderr)
-    guard_images(cfg, phases)
-    if bad_images == "skip":
-        guard_images(cfg, [phase for phase in phases if phase == "train"], bad_images)
+    for phase in phases:
+        guard_images(cfg, [phase], bad_images if phase == "train" else "stop")
 
 
 def find_problems(
@@ -131,7 +130,7 @@ def look(
     """Look at a config and its data; arguments as in `find_problems`."""
     model = cfg.get("model") or {}
     seen = Look()
-    with DefaultScope.overwrite_default_scope(model.get("_scope_") or cfg.get("default_scope") or "mmdet"):
+    with DefaultScope.overwrite_default_scope(scope_of_model(cfg)):
         datasets = read_datasets(cfg, phases, images)
         seen.problems += [problem for one in datasets for problem in one.problems]
         seen.problems += missing_metric_files(cfg, phases)

@@ -13,7 +13,7 @@ from visdet_assigners.errors import Problem, UserError
 from visdet_assigners.registry import SCOPE, scope_and_name
 from visdet_assigners.training.classes import Classes, classes_to_write, is_coco, read_classes
 from visdet_assigners.training.dataset_tree import all_datasets, leaf_datasets, phase_dataset
-from visdet_assigners.training.loading import loading_steps, option
+from visdet_assigners.training.loading import loading_steps, loads
 from visdet_assigners.training.resolving import class_of
 
 PHASES = ("train", "val", "test")
@@ -151,7 +151,8 @@ def annotation_question(cfg: Config, one: DataSet, images: bool = True) -> dict[
     scored = [metric.get("metric") or "bbox" for metric in metrics_of(cfg, one.phase) if one.phase != "train"
               and scope_and_name(metric.get("type"))[1] == "CocoMetric" and metric.get("ann_file")
               and not metric.get("format_only")]  # fmt: skip
-    masks = _loads_masks(one.config) if one.phase == "train" else any("segm" in metric for metric in scored)
+    taught = any(loads(step, "with_mask") for _, step, _ in loading_steps(one.config))
+    masks = taught if one.phase == "train" else any("segm" in metric for metric in scored)
     return dict(
         path=os.path.join(root, one.config["ann_file"]),
         image_folder=os.path.join(root, (one.config.get("data_prefix") or {}).get("img", "")) if images else None,
@@ -161,10 +162,6 @@ def annotation_question(cfg: Config, one: DataSet, images: bool = True) -> dict[
         scored=bool(scored),
         labelled=one.phase != "test",
     )
-
-
-def _loads_masks(dataset: Mapping[str, Any]) -> bool:
-    return any(option(step, cls, "with_mask") for _, step, cls in loading_steps(dataset))
 
 
 def meant_classes(classes: Classes, in_file: Sequence[str]) -> Classes:

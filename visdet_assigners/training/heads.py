@@ -16,7 +16,7 @@ from typing import Any
 from visdet_assigners.errors import Problem
 from visdet_assigners.registry import typed_nodes
 from visdet_assigners.training.classes import Classes
-from visdet_assigners.training.loading import loading_steps, option
+from visdet_assigners.training.loading import loading_steps, loads, option
 from visdet_assigners.training.resolving import class_of, closest, default_of, is_a
 
 OF_OTHER_CLASSES = (
@@ -220,7 +220,7 @@ def mask_problems(model: Any, dataset: Mapping[str, Any], path: str) -> list[Pro
         ("with_mask", next(_mask_heads(model), None), "masks"),
         ("with_seg", next(_segmentation_heads(model), None), "a segmentation map"),
     ):
-        if head and steps and not any(option(step, cls, key) for _, step, cls in steps):
+        if head and steps and not any(loads(step, key) for _, step, _ in steps):
             where, _, cls = steps[0]
             problems.append(Problem(f"{path}.{where}", f"{cls.__name__} loads no {what.removeprefix('a ')}, from which "
                                     f"{head} learns; set {key}=True"))  # fmt: skip

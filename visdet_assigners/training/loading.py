@@ -27,6 +27,11 @@ def annotation_loader(step: Mapping[str, Any]) -> type | None:
     return cls if cls is not None and issubclass(cls, LoadAnnotations) else None
 
 
+def loads(step: Mapping[str, Any], what: str) -> bool:
+    """Whether a step that loads annotations loads these: ``what`` is its option, such as ``with_mask``."""
+    return bool(option(step, annotation_loader(step), what))
+
+
 def image_loader(step: Mapping[str, Any]) -> bool:
     """Whether a step reads the image, so that later ones may load what fits it."""
     from mmcv.transforms import LoadImageFromFile
