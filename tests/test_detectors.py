@@ -106,12 +106,6 @@ SLOW = {"cascade_rcnn", "ddq", "dino", "grid_rcnn", "htc", "scnet"}  # seconds o
 BOXES = [[[8.0, 8.0, 60.0, 50.0], [70.0, 30.0, 120.0, 90.0], [30.0, 60.0, 42.0, 72.0]], [[20.0, 10.0, 110.0, 80.0]]]
 
 
-@pytest.fixture(autouse=True)
-def mmdet_gets_its_classes_back():
-    yield
-    dropin.restore()
-
-
 def training_step(stock: Stock) -> tuple[dict[str, torch.Tensor], set[type]]:
     """Build the detector with the assigners that mmdet's registry holds now, and give it a batch to learn from.
 

@@ -59,7 +59,6 @@ def registries():
     MODELS.register_module("WordModel", module=WordModel, force=True)
     yield
     MODELS.module_dict.pop("WordModel")
-    dropin.restore()
 
 
 def small(config: str) -> ConfigDict:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from visdet_assigners.assigners.task_aligned import task_aligned
 from visdet_assigners.commands.options import ArgumentParser
+from visdet_assigners.functional.overlaps import Measure
 
 EXAMPLE = [(0.95, 0.20), (0.60, 0.70), (0.80, 0.55), (0.30, 0.85)]
 
@@ -41,9 +42,8 @@ def decide(candidates: Sequence[tuple[float, float]], topk: int, alpha: float, b
     score, iou = torch.tensor(candidates).T[..., None]  # (N, 1) each
     box = torch.tensor([[0.0, 0.0, 100.0, 100.0]])
     inside = torch.tensor([[40.0, 40.0, 60.0, 60.0]]).repeat(len(candidates), 1)
-    decided = task_aligned(
-        inside, box, torch.tensor([0]), inside, score, topk, alpha, beta, overlaps=lambda *_: iou.T, reach=None
-    )
+    given = Measure(lambda *_: iou.T)
+    decided = task_aligned(inside, box, torch.tensor([0]), inside, score, topk, alpha, beta, given)
     return (score**alpha * iou**beta)[:, 0], decided.extras["norm_metrics"]
 
 

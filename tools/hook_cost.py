@@ -84,6 +84,7 @@ def measure(cfg: Config, iterations: int) -> tuple[float, TimedHook]:
         runner = build_runner(cfg)
         runner.optim_wrapper = runner.build_optim_wrapper(cfg.optim_wrapper)
         runner._train_loop = runner.build_train_loop(runner._train_loop)
+        runner.model.init_weights()  # some parameters, as level_embed of Deformable DETR, are memory as it was before
         runner.model.train()
         hook = TimedHook()
         hook.before_train(runner)

@@ -63,13 +63,6 @@ def mmdet_scope():
     init_default_scope("mmdet")
 
 
-@pytest.fixture(autouse=True)
-def mmdet_keeps_its_classes():
-    yield
-    if "visdet_assigners.dropin" in sys.modules:
-        sys.modules["visdet_assigners.dropin"].restore()
-
-
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory) -> Path:
     """Ten pictures to train on, of which one is empty and one has a crowd."""

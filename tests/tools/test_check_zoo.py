@@ -34,12 +34,6 @@ ONE_OF_EACH = {
 MAX_IOU = dict(type="MaxIoUAssigner", pos_iou_thr=0.5, neg_iou_thr=0.5)
 
 
-@pytest.fixture(autouse=True)
-def mmdet_gets_its_classes_back():
-    yield
-    dropin.restore()
-
-
 def row(out: str, name: str) -> list[int]:
     """The numbers beside an assigner in the last table: families, configs, settings, calls, matches."""
     (numbers,) = re.findall(rf"│ {name} +│([ \d│]+)│", out.split("In all")[1])

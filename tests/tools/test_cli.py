@@ -33,13 +33,10 @@ train, test = load_tool("train"), load_tool("test")
 
 @pytest.fixture(autouse=True)
 def as_found(monkeypatch, tmp_path):
-    """Each test starts in an empty folder without data roots in its environment, and leaves mmdet its own classes."""
+    """Each test starts in an empty folder without data roots in its environment."""
     monkeypatch.chdir(tmp_path)
     for name in ("SHAPES", "BCCD", "COCO"):
         monkeypatch.delenv(f"VISDET_{name}", raising=False)
-    yield
-    if "visdet_assigners.dropin" in sys.modules:
-        sys.modules["visdet_assigners.dropin"].restore()
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,6 @@
 A short version, on drawn shapes; configs/README.md has the long one on real images.
 """
 
-import sys
-
 import pytest
 from mmengine.config import Config
 
@@ -31,13 +29,6 @@ def shapes(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("shapes")
     load_tool("make_shapes").main([str(folder), "--train", "8", "--val", "1", "--size", "160", "120"])
     return str(folder)
-
-
-@pytest.fixture(autouse=True)
-def mmdet_keeps_its_classes():
-    yield
-    if "visdet_assigners.dropin" in sys.modules:
-        sys.modules["visdet_assigners.dropin"].restore()
 
 
 def run(shapes: str, family: str, iterations: int = 3) -> int:

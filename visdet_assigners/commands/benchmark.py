@@ -38,6 +38,7 @@ from visdet_assigners.commands.config import read_config
 from visdet_assigners.commands.errors import user_errors
 from visdet_assigners.commands.options import ArgumentParser
 from visdet_assigners.errors import UserError, check_file
+from visdet_assigners.observe.detector import init_weights
 from visdet_assigners.registry import REGISTERED, scope_and_name, typed_nodes
 from visdet_assigners.testing.benchmarks import SCENES, Scene, drawn, scene_for
 from visdet_assigners.testing.measure import OperatorCounter, Timing, peak_memory, time_interleaved
@@ -147,7 +148,9 @@ def measure_iteration(name: str, objects: Objects, device: torch.device, rounds:
             node.pop("init_cfg", None)  # no pretrained weights: they cost no time
         torch.manual_seed(0)
         with DefaultScope.overwrite_default_scope("mmdet"):
-            model = MODELS.build(cfg.model).to(device).train()
+            model = MODELS.build(cfg.model)
+            init_weights(model)
+            model.to(device).train()
 
         def step(model: Any = model) -> Any:
             loss, _ = model.parse_losses(model.loss(image, [sample.to(device)]))

@@ -200,6 +200,15 @@ def numbered_items(dataset: Any, numbers: Iterable[int]) -> Iterator[tuple[int, 
             yield number, item
 
 
+def init_weights(model: Any) -> None:
+    """Draw a model's weights as its parts say, without mmengine's line for each parameter."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel("WARNING")
+    model.init_weights()
+    logger.setLevel(level)
+
+
 def build_model(cfg: Config, checkpoint: str | None, epoch: int | None = None) -> Any:
     """Build the model in training mode, with the checkpoint's weights or random ones, as it is in that epoch.
 
@@ -225,11 +234,7 @@ def build_model(cfg: Config, checkpoint: str | None, epoch: int | None = None) -
         for module in model.modules():
             if _downloads(getattr(module, "init_cfg", None)):
                 module.init_cfg = None
-        logger = MMLogger.get_current_instance()
-        level = logger.level
-        logger.setLevel("WARNING")  # or it tells of each parameter how it was initialised
-        model.init_weights()
-        logger.setLevel(level)
+        init_weights(model)
     else:
         guard_mmengine()
         meta = load_checkpoint(model, checkpoint, map_location="cpu").get("meta", {})
