@@ -50,7 +50,7 @@ def modules() -> dict[str, str]:
 
 
 def answer_at_once() -> None:
-    """List the commands, or refuse one that there isn't, and exit: where the package is imported as a program.
+    """List the commands or a command's options, or refuse one that there isn't, and exit: where this is the program.
 
     The package's first import calls it, since Python imports a package before what is inside it, and torch would take
     seconds.
@@ -62,9 +62,15 @@ def answer_at_once() -> None:
     else:
         program = sys.argv[0].replace("\\", "/").rpartition("/")[2] if sys.argv else ""
         is_program, arguments = program.partition(".")[0] == NAME, sys.argv[1:]
-    if is_program and (not arguments or arguments[0] not in modules()):
+    if not is_program:
+        return
+    if not arguments or arguments[0] not in modules():
         main(arguments)
         sys.exit(0)
+    if {"-h", "--help"} & set(arguments[1:]):
+        parser = getattr(importlib.import_module("visdet_assigners.commands.parsers"), modules()[arguments[0]])()
+        parser.prog = f"{NAME} {arguments[0]}"
+        parser.parse_args(arguments[1:])
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -45,6 +46,25 @@ class Addresses(HTMLParser):
             [attrs["href"]] if "href" in attrs and tag != "use" else []
         )
         self.anchors += [attrs["id"]] if "id" in attrs else []
+
+
+def test_ctrl_c_keeps_what_is_done(shapes, monkeypatch):
+    asked = []
+
+    def assignments(*args):
+        asked.append(args)
+        if len(asked) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return real(*args)
+
+    real = report.assignments
+    monkeypatch.setattr("visdet_assigners.commands.report.assignments", assignments)
+    argv = [ATSS, "--out-dir", "out", "--cfg-options", f"data_root={shapes}"]
+    assert report.main(argv) == 130
+    found = json.loads(Path("out/report.json").read_text())
+    assert found["images"] == 3
+    assert any(note.startswith("Interrupted after 3 of ") for note in found["notes"])
+    assert "Interrupted after 3 of " in Path("out/report.html").read_text()
 
 
 def test_annotations_are_enough_for_atss(shapes, capsys):

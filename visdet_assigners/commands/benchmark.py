@@ -1,15 +1,4 @@
-"""Measure mmdet's assigners and ours side by side: operators, waits for a device, memory, time.
-
-    python tools/benchmark.py                                   # every scene, 7, 50 and 300 objects
-    python tools/benchmark.py --scenes RPN YOLOX --objects 300
-    python tools/benchmark.py --config mmdet::atss/atss_r50_fpn_1x_coco.py
-    python tools/benchmark.py --real data/coco/annotations/instances_val2017.json
-    python tools/benchmark.py --scenes RPN --growth growth.png  # ours alone up to 10,000 objects
-    python tools/benchmark.py --iteration mmdet::retinanet/retinanet_r18_fpn_1x_coco.py --objects 300
-
-Both run in one process, in turns, on the same inputs, and must decide the same.  Operators and waits are counted as a
-device would see them; they don't depend on the machine, memory and time do.
-"""
+"""The command ``benchmark``; `visdet_assigners.commands.parsers` says what it does."""
 
 from __future__ import annotations
 
@@ -34,9 +23,9 @@ from rich.progress import track
 from rich.table import Table
 
 from visdet_assigners.assigners.calling import to_device
+from visdet_assigners.commands import parsers
 from visdet_assigners.commands.config import read_config
-from visdet_assigners.commands.errors import user_errors
-from visdet_assigners.commands.options import ArgumentParser
+from visdet_assigners.commands.errors import INTERRUPTED, UntilInterrupted, user_errors
 from visdet_assigners.errors import UserError, check_file
 from visdet_assigners.observe.detector import init_weights
 from visdet_assigners.registry import REGISTERED, scope_and_name, typed_nodes
@@ -271,24 +260,11 @@ def draw_growth(rows: Sequence[Row], path: str, title: str) -> None:
 
 def parse_args(argv: Sequence[str] | None) -> Any:
     """Read the command line."""
-    parser = ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--scenes", nargs="+", choices=list(SCENES), metavar="SCENE",
-                        help=f"some of: {', '.join(SCENES)} (default: all)")  # fmt: skip
-    parser.add_argument("--config", help="take the assigners of this config instead; mmdet::PATH for one of mmdet's")
-    parser.add_argument("--objects", nargs="+", type=int, default=[7, 50, 300], metavar="M", help="how many objects")
-    parser.add_argument("--real", metavar="FILE", help="take the boxes of a file in COCO's format instead")
-    parser.add_argument("--images", type=int, default=3, help="about how many images of it (default: 3)")
-    parser.add_argument("--rounds", type=int, default=7, help="how often each call is timed (default: 7)")
-    parser.add_argument("--threads", type=int, default=1, help="of torch on a CPU (default: 1)")
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1")
-    parser.add_argument("--json", metavar="FILE", help="write all figures there")
-    parser.add_argument("--iteration", metavar="CONFIG",
-                        help="time whole training iterations of this detector instead, with the largest --objects, "
-                        "on a random image of 800 x 1333; mmdet::PATH for one of mmdet's")  # fmt: skip
-    parser.add_argument("--growth", metavar="PNG",
-                        help=f"draw time and memory for {GROWTH[0]} to {GROWTH[-1]:,} objects, mmdet's as far as "
-                        "memory is likely to do")  # fmt: skip
+    parser = parsers.benchmark()
     args = parser.parse_args(argv)
+    for name in args.scenes or ():
+        if name not in SCENES:
+            parser.error(f"--scenes: there is no {name}; choose from {', '.join(SCENES)}")
     for name in ("images", "rounds", "threads", *(() if args.real else ("objects",))):
         values = getattr(args, name)
         if min(values if isinstance(values, list) else [values]) < 1:
@@ -321,7 +297,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch and mmdet, to their own authors
-        for scene, objects in track(jobs, "measuring", console=Console(stderr=True), transient=True):
+        measured = UntilInterrupted(track(jobs, "measuring", console=Console(stderr=True), transient=True))
+        for scene, objects in measured:
             few = not args.growth or len(objects.boxes) * 300_000 <= MMDET_PAIRS
             rows.append(measure(scene, objects, device, args.rounds, with_mmdet=few))
     console.print(machine(device))
@@ -333,4 +310,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     if args.growth:
         draw_growth(rows, args.growth, machine(device))
-    return 0
+    if measured.interrupted:
+        print(f"interrupted after {measured.done} of {len(jobs)}", file=sys.stderr)
+    return INTERRUPTED if measured.interrupted else 0

@@ -1,10 +1,4 @@
-"""Draw which priors or queries a detector's assigners give to each object, on the images of its data set.
-
-Each image goes through the model's own training step, without gradients, so that any config of mmdet works; each
-assigner gets a picture of its own, or only those that --assigner names.  Assigners that look at anchors alone are shown
-exactly, with or without a checkpoint; those that look at predictions (SimOTA, TaskAligned, Hungarian, and MaxIoU on
-proposals) need one.
-"""
+"""The command ``browse``; `visdet_assigners.commands.parsers` says what it does."""
 
 import argparse
 import itertools
@@ -19,9 +13,9 @@ from mmengine.runner import set_random_seed
 from mmengine.visualization import Visualizer
 from tqdm import tqdm
 
+from visdet_assigners.commands import parsers
 from visdet_assigners.commands.config import load_config
 from visdet_assigners.commands.errors import user_errors
-from visdet_assigners.commands.options import ArgumentParser, add_config_arguments
 from visdet_assigners.errors import UserError
 from visdet_assigners.observe import AssignmentRecord
 from visdet_assigners.observe.detector import (
@@ -40,28 +34,6 @@ from visdet_assigners.observe.draw import draw_assignments, panels_of, render, s
 from visdet_assigners.training.classes import names_of
 from visdet_assigners.training.config_check import check_config
 from visdet_assigners.training.running import check_checkpoint
-
-
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = ArgumentParser(description=__doc__)
-    add_config_arguments(parser)
-    parser.add_argument("checkpoint", nargs="?", help="checkpoint file; without one the weights are random")
-    parser.add_argument("--out-dir", help="folder for the pictures (default: work_dirs/CONFIG/assignments)")
-    parser.add_argument("--phase", choices=["train", "val"], default="train", help="which data set (default: train)")
-    parser.add_argument(
-        "-n", "--show-number", type=int, default=10, help="how many images that have objects (default: 10)"
-    )
-    parser.add_argument("--assigner", metavar="PART", help="draw only the assigners whose name has this part, as "
-                        "roi_head or bbox_assigner[1] (default: all)")  # fmt: skip
-    parser.add_argument("--epoch", type=int, help="for heads that change their assigner while training, as TOOD does "
-                        "(default: the checkpoint's, else 0)")  # fmt: skip
-    parser.add_argument("--all-levels", action="store_true", help="also draw levels where nothing is positive")
-    parser.add_argument("--panel-width", type=int, metavar="PIXELS", help="width of an image in the pictures")
-    show = parser.add_mutually_exclusive_group()
-    show.add_argument("--show", action="store_true", help="also show each picture in a window; space goes on")
-    show.add_argument("--not-show", action="store_false", dest="show", help="only write the pictures (default)")
-    return parser.parse_args(argv)
 
 
 def open_window() -> Visualizer:
@@ -150,7 +122,7 @@ def browse(cfg: Config, args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Draw as the command line says."""
     with user_errors():
-        args = parse_args(argv)
+        args = parsers.browse().parse_args(argv)
         if args.show_number < 1:
             raise UserError(f"--show-number {args.show_number}: give the number of images, at least 1")
         cfg = load_config(args)

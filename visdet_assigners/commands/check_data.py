@@ -1,9 +1,4 @@
-"""Check a config and the annotations that it trains and validates on, and on demand the pictures, before a training.
-
-Names what would stop a training, or make it wrong (exit status 1), and what mmdet leaves out without a word.
-
-    python tools/check_data.py configs/atss/atss_r50_fpn_1x_coco.py --images
-"""
+"""The command ``check-data``; `visdet_assigners.commands.parsers` says what it does."""
 
 from __future__ import annotations
 
@@ -14,22 +9,14 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
+from visdet_assigners.commands import parsers
 from visdet_assigners.commands.config import load_config
 from visdet_assigners.commands.errors import user_errors
-from visdet_assigners.commands.options import ArgumentParser, add_config_arguments
 from visdet_assigners.errors import UserError
 from visdet_assigners.training.annotations import AnnotationReport, Defect
 from visdet_assigners.training.config_check import look
 from visdet_assigners.training.datasets import DataSet
 from visdet_assigners.training.images import file_fault
-
-
-def parse_args(argv: Sequence[str] | None):
-    """Read the command line."""
-    parser = ArgumentParser(description=__doc__.split("\n\n")[0])
-    add_config_arguments(parser)
-    parser.add_argument("--images", action="store_true", help="also read each picture and compare its size")
-    return parser.parse_args(argv)
 
 
 def check_pictures(path: str, folder: Path) -> list[Defect]:
@@ -66,7 +53,7 @@ def tell(one: DataSet, report: AnnotationReport, with_pictures: bool) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Check as the command line says; 0 where everything can be used."""
     with user_errors():
-        args = parse_args(argv)
+        args = parsers.check_data().parse_args(argv)
         cfg = load_config(args)
         seen = look(cfg, ["train", "val"])
         usable = [tell(one, report, args.images) for one, report in seen.reports]

@@ -1,14 +1,4 @@
-"""Check every assigner of mmdet's configs: with the drop-in on it must be ours, and decide as mmdet's own does.
-
-    python tools/check_zoo.py
-    python tools/check_zoo.py --real data/coco/annotations/instances_val2017.json
-    python tools/check_zoo.py --only tood/tood_r50_fpn_1x_coco.py
-
-Walks all configs that come with mmdet, builds every assigner that they name, wherever in the config, once as mmdet does
-and once with ``visdet_assigners.dropin``, and gives both the same scenes.  What must be equal: ``gt_inds``, ``labels``,
-``max_overlaps`` at positives (everywhere for the IoU family), and what heads read besides.  Equal settings are compared
-once and counted for each config.  Prints a table; exits with 1 on the first difference, with a command that shows it.
-"""
+"""The command ``check-zoo``; `visdet_assigners.commands.parsers` says what it does."""
 
 from __future__ import annotations
 
@@ -34,8 +24,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from visdet_assigners import dropin
-from visdet_assigners.commands.errors import user_errors
-from visdet_assigners.commands.options import ArgumentParser
+from visdet_assigners.commands import parsers
+from visdet_assigners.commands.errors import INTERRUPTED, UntilInterrupted, user_errors
 from visdet_assigners.errors import UserError, check_file
 from visdet_assigners.registry import is_ours, scope_and_name, typed_nodes
 from visdet_assigners.testing.feeds import feeds
@@ -288,21 +278,6 @@ def tell(console: Console, text: str) -> None:
     console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
-def parse_args(argv: Sequence[str] | None):
-    """Read the command line."""
-    parser = ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--configs", type=Path, default=CONFIGS, metavar="DIR", help="default: those within mmdet")
-    parser.add_argument("--only", nargs="+", default=[], metavar="CONFIG",
-                        help="these alone, names or patterns: tood/tood_r50_fpn_1x_coco.py 'detr/*'")  # fmt: skip
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="every N-th config alone")
-    parser.add_argument("--drawn", type=int, default=11, metavar="N", help="how many drawn scenes, of 33 (default: 11)")
-    parser.add_argument("--real", metavar="ANNOTATIONS",
-                        help="also the boxes of a data set: its annotations in COCO's format")  # fmt: skip
-    parser.add_argument("--images", type=int, default=20, metavar="N",
-                        help="how many images of --real, from the emptiest to the fullest (default: 20)")  # fmt: skip
-    return parser.parse_args(argv)
-
-
 def load_scenes(args: Any) -> list[Objects]:
     """The drawn and the real scenes that the command line asks for."""
     drawn = drawn_objects()
@@ -328,7 +303,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     console = Console()
     with user_errors():
-        args = parse_args(argv)
+        args = parsers.check_zoo().parse_args(argv)
+        args.configs = args.configs or CONFIGS
         scenes = load_scenes(args)
         configs = find_configs(args.configs, args.only, args.every)
     MMLogger.get_current_instance().setLevel(logging.WARNING)  # the drop-in goes on and off for each setting
@@ -337,7 +313,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with Progress(console=console, transient=True) as progress, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch and mmdet, to their own authors
         task = progress.add_task("configs", total=len(configs))
-        for path in configs:
+        looked_at = UntilInterrupted(configs)
+        for path in looked_at:
             name = path.relative_to(args.configs).as_posix()
             progress.update(task, description=f"{name[:48]:48}")
             try:
@@ -348,7 +325,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return 1
             progress.advance(task)
     print_report(report, len(scenes), console)
-    return 0
+    if looked_at.interrupted:
+        tell(console, f"interrupted after {looked_at.done} of {len(configs)} configs")
+    return INTERRUPTED if looked_at.interrupted else 0
 
 
 def again(args: Any, name: str) -> list[str]:

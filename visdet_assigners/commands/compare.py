@@ -1,12 +1,4 @@
-"""Compare two assigners: where they agree and differ on the same images, and, with --train, what they teach.
-
-    python tools/compare_assigners.py CONFIG_A CONFIG_B
-    python tools/compare_assigners.py CONFIG --to type=visdet_assigners.MaxIoUAssigner pos_iou_thr=.5 neg_iou_thr=.4
-
-With --to, both are asked about the same priors and predictions of one detector.  Two configs are compared prior by
-prior where their priors are the same, and object by object in any case.  With --train, each detector is also trained
-from the same seed.
-"""
+"""The command ``compare``; `visdet_assigners.commands.parsers` says what it does."""
 
 from __future__ import annotations
 
@@ -29,9 +21,9 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from visdet_assigners.commands import parsers
 from visdet_assigners.commands.config import load_config
-from visdet_assigners.commands.errors import user_errors
-from visdet_assigners.commands.options import ArgumentParser, ConfigOptions, add_config_arguments
+from visdet_assigners.commands.errors import INTERRUPTED, UntilInterrupted, user_errors
 from visdet_assigners.errors import UserError
 from visdet_assigners.observe import AssignmentRecord, watch
 from visdet_assigners.observe.charts import curves_chart, positives_chart, quality_chart
@@ -61,25 +53,7 @@ Pair = tuple[AssignmentRecord, AssignmentRecord]
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_config_arguments(parser)
-    parser.add_argument("config_b", nargs="?", help="the second config; or give --to")
-    parser.add_argument("--to", nargs="+", action=ConfigOptions, metavar="KEY=VALUE",
-                        help="the second assigner, in place of the config's: type=NAME and its options")  # fmt: skip
-    parser.add_argument("--at", metavar="PATH", help="which assigner of the config --to replaces, such as "
-                        "model.train_cfg.rpn.assigner; needed where it has several")  # fmt: skip
-    parser.add_argument("--checkpoints", nargs="+", metavar="FILE", help="weights of the first and of the second; one "
-                        "for both with --to")  # fmt: skip
-    parser.add_argument("--out-dir", help="folder for pictures and comparison.json (default: work_dirs/CONFIG)")
-    parser.add_argument("--phase", choices=["train", "val"], default="train", help="which data set (default: train)")
-    parser.add_argument("--max-images", type=int, default=100, metavar="N", help="the first N images (default: 100)")
-    parser.add_argument("--pictures", type=int, default=6, metavar="N",
-                        help="pictures of the images with the most differences (default: 6)")  # fmt: skip
-    parser.add_argument("--epoch", type=int, help="for heads that change their assigner while training, as TOOD does "
-                        "(default: the checkpoint's, else 0)")  # fmt: skip
-    parser.add_argument("--train", action="store_true", help="also train each detector, with the config's schedule")
-    parser.add_argument("--seed", type=int, default=0, help="of both trainings (default: 0)")
-    args = parser.parse_args(argv)
+    args = parsers.compare().parse_args(argv)
     if (args.config_b is None) == (args.to is None):
         raise UserError("give two configs, or one and --to type=ASSIGNER with its options")
     if args.max_images < 1:
@@ -241,13 +215,13 @@ def compare(cfgs: Sequence[Config], args: argparse.Namespace, folder: Path) -> d
     with ExitStack() as stack:
         for model in asked if without else ():
             stack.enter_context(without_network(model))
-        for number, item in tqdm(
-            numbered_items(dataset if without else with_images, range(count)), "assigning", count, unit="image"
-        ):
+        items = numbered_items(dataset if without else with_images, range(count))
+        images = UntilInterrupted(tqdm(items, "assigning", count, unit="image"))
+        for number, item in images:
             comparison.add(number, pairs_of(item)[1])
         if not comparison.names:
             raise UserError("the two have no assignment in common; check the configs, or give --checkpoints")
-        for where, differences in comparison.differences.items():
+        for where, differences in () if images.interrupted else comparison.differences.items():
             chosen = sorted(differences, key=lambda number: -differences[number])[: args.pictures]
             for _, item in tqdm(numbered_items(with_images, chosen), "drawing", len(chosen), unit="image"):
                 image, pairs = pairs_of(item)
@@ -255,7 +229,7 @@ def compare(cfgs: Sequence[Config], args: argparse.Namespace, folder: Path) -> d
                 path = picture_path(folder, sample_of(item), where, written)
                 save(draw_difference(image, first, second), path)
                 written.add(path)
-    result: dict[str, Any] = {"images": count, "places": {}}
+    result: dict[str, Any] = {"images": images.done, "interrupted": images.interrupted, "places": {}}
     for where, names in comparison.names.items():
         tables = dict(zip(names, map(ObjectTable.join, comparison.tables[where])))
         stem = where.replace(" ", "_")
@@ -369,7 +343,7 @@ def load_configs(args: argparse.Namespace) -> list[Config]:
     return [cfg, other]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Compare as the command line says."""
     torch.set_num_threads(1)
     with user_errors():
@@ -381,9 +355,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         print_comparison(result)
         for note in repeats_left_out(cfgs[0], args.phase):
             print(note)
-        if args.train:
+        if args.train and not result["interrupted"]:
             last = list(result["places"].values())[-1]
             names = list(last["assigners"]) if args.to else [Path(path).stem for path in (args.config, args.config_b)]
             result["metrics"] = train(cfgs, tell_apart(*names), args, folder)
         (folder / "comparison.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
     print(f"{folder / 'comparison.json'}, and charts and pictures beside it")
+    return INTERRUPTED if result["interrupted"] else 0

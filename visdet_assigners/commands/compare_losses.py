@@ -1,9 +1,4 @@
-"""Train twice from the same seed, with mmdet's assigners and with ours, and compare every loss to the last bit.
-
-    python tools/compare_losses.py configs/atss/atss_r18_fpn_12e_bccd.py --iterations 50
-
-Prints the losses at which the two agree or first differ; exits with 1 where they differ.  Nothing is kept.
-"""
+"""The command ``compare-losses``; `visdet_assigners.commands.parsers` says what it does."""
 
 from __future__ import annotations
 
@@ -16,9 +11,9 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from tqdm import tqdm
 
+from visdet_assigners.commands import parsers
 from visdet_assigners.commands.config import load_config
 from visdet_assigners.commands.errors import user_errors
-from visdet_assigners.commands.options import ArgumentParser, add_config_arguments
 from visdet_assigners.errors import UserError
 from visdet_assigners.training.config_check import check_config
 from visdet_assigners.training.running import build_runner
@@ -88,19 +83,11 @@ def first_difference(reference: Sequence[dict], mine: Sequence[dict]) -> str:
     return ""
 
 
-def parse_args(argv: Sequence[str] | None):
-    """Read the command line."""
-    parser = ArgumentParser(description=__doc__.split("\n")[0])
-    add_config_arguments(parser, assigners=False)
-    parser.add_argument("--iterations", type=int, default=50, help="how many to compare (default: 50)")
-    return parser.parse_args(argv)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare as the command line says; 0 where all losses are equal."""
     torch.set_num_threads(1)
     with user_errors():
-        args = parse_args(argv)
+        args = parsers.compare_losses().parse_args(argv)
         if args.iterations < 1:
             raise UserError(f"--iterations is {args.iterations}; at least 1 is needed")
         runs = {}

@@ -1,10 +1,4 @@
-"""Count the places where the heads of a detector disagree: one's positive is the other's background, or another object.
-
-The Co-DETR paper blames such conflicts for what goes wrong beyond two heads.  For heads whose assigners look at priors
-alone this needs no weights and no images, only annotations; others are left out.
-
-    python tools/codetr_conflicts.py configs/co_detr/co-deformable-detr-atss-rcnn_r18_12e_bccd.py
-"""
+"""The command ``conflicts``; `visdet_assigners.commands.parsers` says what it does."""
 
 from __future__ import annotations
 
@@ -15,9 +9,9 @@ from mmengine.registry import init_default_scope
 from tqdm import tqdm
 
 from visdet_assigners.codetr import Conflict, assignment_conflict
+from visdet_assigners.commands import parsers
 from visdet_assigners.commands.config import load_config
 from visdet_assigners.commands.errors import user_errors
-from visdet_assigners.commands.options import ArgumentParser, add_config_arguments
 from visdet_assigners.errors import UserError
 from visdet_assigners.observe.detector import (
     assignments,
@@ -29,14 +23,6 @@ from visdet_assigners.observe.detector import (
     repeats_left_out,
 )
 from visdet_assigners.training.config_check import check_config
-
-
-def parse_args(argv: Sequence[str] | None):
-    """Read the command line."""
-    parser = ArgumentParser(description=__doc__.split("\n\n")[0])
-    add_config_arguments(parser)
-    parser.add_argument("--max-images", type=int, default=200, metavar="N", help="the first N images (default: 200)")
-    return parser.parse_args(argv)
 
 
 def count_conflicts(cfg, max_images: int) -> dict[tuple[str, str], Conflict]:
@@ -59,7 +45,7 @@ def count_conflicts(cfg, max_images: int) -> dict[tuple[str, str], Conflict]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Count as the command line says."""
     with user_errors():
-        args = parse_args(argv)
+        args = parsers.conflicts().parse_args(argv)
         if args.max_images < 1:
             raise UserError(f"--max-images {args.max_images}: give a number of images, at least 1")
         cfg = load_config(args)

@@ -1,19 +1,5 @@
-"""Draw a small detection data set of coloured shapes, in COCO format.
+"""The command ``make-shapes``; `visdet_assigners.commands.parsers` says what it does."""
 
-Circles, rectangles, triangles and stars of 8 pixels (or ``--smallest``) to nearly half the picture lie on an uneven,
-noisy background.  They overlap; later ones cover earlier ones.  Masks and boxes are those of what can be seen, as in
-COCO: the box is tight around the visible mask.  Some pictures hold a crowd (many small shapes of one class under one
-``iscrowd`` region), some hold nothing.  With ``--plain`` there are at most five shapes, each class has its colour, and
-there are no stripes, lines or crowds: a detector learns them in a few hundred iterations.  The same arguments give the
-same bytes, and picture ``i`` of a split depends on the sizes, the seed, ``--plain`` and ``i`` alone.
-
-    python tools/make_shapes.py data/shapes
-
-writes ``images/{train,val}/*.jpg`` and ``annotations/{train,val}.json`` below the folder; files of these names are
-replaced, others are left alone.
-"""
-
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -24,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
+
+from visdet_assigners.commands import parsers
 
 CLASSES = ("circle", "rectangle", "triangle", "star")
 SPLITS = ("train", "val")
@@ -193,19 +181,7 @@ def make_split(
 
 def main(argv: list[str] | None = None) -> int:
     """Parse the command line and write both splits; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("out_dir", type=Path, help="folder to write to")
-    parser.add_argument("--train", type=int, default=200, help="pictures to train on (default: %(default)s)")
-    parser.add_argument("--val", type=int, default=50, help="pictures to validate on (default: %(default)s)")
-    parser.add_argument("--size", type=int, nargs=2, default=(320, 240), metavar=("W", "H"), help="pixels (320 240)")
-    parser.add_argument(
-        "--smallest", type=float, default=8, metavar="PIXELS", help="size of the smallest shape (default: %(default)s)"
-    )
-    parser.add_argument("--plain", action="store_true", help="few shapes, one colour for each class, nothing else")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other pictures (default: %(default)s)")
-    args = parser.parse_args(argv)
+    args = parsers.make_shapes().parse_args(argv)
     width, height = args.size
     problem = None
     if min(args.train, args.val) < 1:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
-from mmengine.config import DictAction
-
 
 class ArgumentParser(argparse.ArgumentParser):
     """An argparse parser that answers a wrong option with one line instead of its whole usage."""
@@ -16,7 +14,7 @@ class ArgumentParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}; {self.prog} --help lists the options\n")
 
 
-class ConfigOptions(DictAction):
+class ConfigOptions(argparse.Action):
     """mmengine's KEY=VALUE options, with a message where one isn't of that form."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
@@ -27,7 +25,9 @@ class ConfigOptions(DictAction):
                 parser.error(f"{option_string} takes KEY=VALUE, not {option!r}")
             if value.count("[") != value.count("]") or value.count("(") != value.count(")"):
                 parser.error(f"{option_string}: the brackets of {option!r} don't match")
-        super().__call__(parser, namespace, values, option_string)
+        from mmengine.config import DictAction  # here, since --help would wait for it
+
+        DictAction(self.option_strings, self.dest, self.nargs)(parser, namespace, values, option_string)
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, assigners: bool = True) -> None:

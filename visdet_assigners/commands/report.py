@@ -1,11 +1,4 @@
-"""Report what a detector's assigners give to the objects of a whole data set: one HTML page, and its numbers as JSON.
-
-    python tools/assignment_report.py configs/atss/atss_r50_fpn_1x_coco.py
-
-For assigners that look at priors alone (MaxIoU on anchors, ATSS, ...) the annotations are enough: no weights and no
-images are read, but for the few pictures on the page.  Those that look at predictions (SimOTA, TaskAligned, Hungarian,
-and MaxIoU on proposals) need a checkpoint, and the network runs on each image.
-"""
+"""The command ``report``; `visdet_assigners.commands.parsers` says what it does."""
 
 from __future__ import annotations
 
@@ -19,9 +12,9 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from tqdm import tqdm
 
+from visdet_assigners.commands import parsers
 from visdet_assigners.commands.config import load_config
-from visdet_assigners.commands.errors import user_errors
-from visdet_assigners.commands.options import ArgumentParser, add_config_arguments
+from visdet_assigners.commands.errors import INTERRUPTED, UntilInterrupted, user_errors
 from visdet_assigners.errors import UserError
 from visdet_assigners.observe.charts import as_jpeg_address
 from visdet_assigners.observe.detector import (
@@ -44,24 +37,8 @@ from visdet_assigners.training.config_check import check_config
 from visdet_assigners.training.running import check_checkpoint
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_config_arguments(parser)
-    parser.add_argument("checkpoint", nargs="?", help="checkpoint file, for assigners that look at predictions")
-    parser.add_argument("--out-dir", help="folder for report.html and report.json (default: work_dirs/CONFIG)")
-    parser.add_argument("--phase", choices=["train", "val"], default="train", help="which data set (default: train)")
-    parser.add_argument("--max-images", type=int, metavar="N", help="the first N images (default: all)")
-    parser.add_argument("--pictures", type=int, default=6, metavar="N",
-                        help="pictures for each assigner on the page, those with the most objects without a positive "
-                        "(default: 6)")  # fmt: skip
-    parser.add_argument("--epoch", type=int, help="for heads that change their assigner while training, as TOOD does "
-                        "(default: the checkpoint's, else 0)")  # fmt: skip
-    return parser.parse_args(argv)
-
-
-def make_report(cfg: Config, args: argparse.Namespace) -> Report:
-    """Go through the data set."""
+def make_report(cfg: Config, args: argparse.Namespace) -> tuple[Report, bool]:
+    """Go through the data set; also tell whether Ctrl-C ended it early."""
     init_default_scope(cfg.get("default_scope", "mmdet"))
     model = build_model(cfg, args.checkpoint, args.epoch)
     with_images = build_dataset(cfg, args.phase)
@@ -78,7 +55,8 @@ def make_report(cfg: Config, args: argparse.Namespace) -> Report:
     mode: AbstractContextManager = without_network(model) if without else nullcontext()
     with mode:
         items = numbered_items(dataset if without else with_images, range(count))
-        for number, item in tqdm(items, "assigning", count, unit="image"):
+        images = UntilInterrupted(tqdm(items, "assigning", count, unit="image"))
+        for number, item in images:
             _, sample, records = assignments(model, item)
             objects |= len(sample.gt_instances) > 0
             if without:
@@ -89,6 +67,8 @@ def make_report(cfg: Config, args: argparse.Namespace) -> Report:
             )
         for where in report.assigners:
             chosen = report.to_show(where, args.pictures)
+            if images.interrupted:
+                break
             for number, item in tqdm(numbered_items(with_images, chosen), "drawing", len(chosen), unit="image"):
                 image, sample, records = assignments(model, item)
                 mine = [record for record in records if record.where == where and panels_of(record)]
@@ -96,6 +76,9 @@ def make_report(cfg: Config, args: argparse.Namespace) -> Report:
                     labels = mine[0].with_labels(sample.gt_instances.labels.cpu()).gt_labels
                     names = None if labels is None else [report.class_name(label) for label in labels.tolist()]
                     report.pictures[where, number] = as_jpeg_address(draw_assignments(image, mine, names))
+    if images.interrupted:
+        report.notes.append(f"Interrupted after {images.done} of {count} images: the numbers are of those, without "
+                            "pictures.")  # fmt: skip
     silent = uncalled(model, report.assigners)
     second = [name for where, name in silent.items() if without and where.startswith("roi_head.")]
     left_out |= set(second)
@@ -110,21 +93,22 @@ def make_report(cfg: Config, args: argparse.Namespace) -> Report:
     report.random_weights = args.checkpoint is None
     if report.random_weights and not without:
         report.notes.append("The weights are random: only what depends on anchors or points alone is right.")
-    check_calls(model, report.assigners, objects)
-    return report
+    if not images.interrupted:
+        check_calls(model, report.assigners, objects)
+    return report, images.interrupted
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Report as the command line says."""
     with user_errors():
-        args = parse_args(argv)
+        args = parsers.report().parse_args(argv)
         if args.max_images is not None and args.max_images < 1:
             raise UserError(f"--max-images {args.max_images}: give a number of images, at least 1")
         cfg = load_config(args)
         check_checkpoint(args.checkpoint, "check the path, or leave it out")
         check_detector(cfg, args.phase)
         check_config(cfg, [args.phase], images=bool(args.pictures or args.checkpoint))
-        report = make_report(cfg, args)
+        report, interrupted = make_report(cfg, args)
         folder = Path(args.out_dir or cfg.work_dir)
         folder.mkdir(parents=True, exist_ok=True)
         data = report.as_json()
@@ -137,3 +121,4 @@ def main(argv: Sequence[str] | None = None) -> None:
             if finding["advice"]:
                 print(f"      try: {finding['advice']}")
     print(*(f"\n{note}" for note in report.notes), f"\n{folder / 'report.html'} and report.json", sep="")
+    return INTERRUPTED if interrupted else 0

@@ -1,10 +1,4 @@
-"""Take the auxiliary modules out of a Co-DETR checkpoint: what is left loads into mmdet's plain detector.
-
-The plain detector then predicts the same, to the bit.  Weights, averaged weights (EMA) and meta data are kept; the
-state of the optimiser is not, so training can't be resumed from the result.
-
-    python tools/strip_codetr.py work_dirs/co-deformable-detr-atss_r18_bccd/epoch_12.pth
-"""
+"""The command ``strip-codetr``; `visdet_assigners.commands.parsers` says what it does."""
 
 from __future__ import annotations
 
@@ -15,21 +9,12 @@ from pathlib import Path
 import torch
 
 from visdet_assigners.codetr import strip_auxiliary, strip_config
+from visdet_assigners.commands import parsers
 from visdet_assigners.commands.config import read_config
 from visdet_assigners.commands.errors import user_errors
-from visdet_assigners.commands.options import ArgumentParser
 from visdet_assigners.errors import UserError
 from visdet_assigners.training.checkpoints import write_whole
 from visdet_assigners.training.running import load_checkpoint
-
-
-def parse_args(argv: Sequence[str] | None):
-    """Read the command line."""
-    parser = ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("checkpoint", help="checkpoint of a collaborative detector")
-    parser.add_argument("--out", metavar="FILE.pth", help="where to write (default: CHECKPOINT_plain)")
-    parser.add_argument("--config", help="also turn this config into the plain detector's, beside the checkpoint")
-    return parser.parse_args(argv)
 
 
 def write(path: Path, content: bytes) -> None:
@@ -42,7 +27,7 @@ def write(path: Path, content: bytes) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Strip a checkpoint and, on demand, a config."""
-    args = parse_args(argv)
+    args = parsers.strip_codetr().parse_args(argv)
     with user_errors():
         checkpoint = load_checkpoint(args.checkpoint)
         state = checkpoint.get("state_dict", checkpoint)

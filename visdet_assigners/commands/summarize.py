@@ -1,8 +1,4 @@
-"""Put the evaluations of several trainings into one table, the mean over the seeds of each, and draw their curves.
-
-python tools/summarize_runs.py --run plain work_dirs/plain-0 work_dirs/plain-1 \
-        --run co-detr work_dirs/co-0 work_dirs/co-1 --out curves.png
-"""
+"""The command ``summarize``; `visdet_assigners.commands.parsers` says what it does."""
 
 from __future__ import annotations
 
@@ -13,8 +9,8 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
+from visdet_assigners.commands import parsers
 from visdet_assigners.commands.errors import user_errors
-from visdet_assigners.commands.options import ArgumentParser
 from visdet_assigners.errors import UserError
 
 matplotlib.use("Agg")
@@ -85,24 +81,10 @@ def draw_last(runs: Mapping[str, Sequence[Curve]], metric: str, scale: float, pa
     plt.close(figure)
 
 
-def parse_args(argv: Sequence[str] | None):
-    """Read the command line."""
-    parser = ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument(
-        "--run", nargs="+", action="append", required=True, metavar=("NAME", "DIR"),
-        help="a name, and the work folder of each seed; may be repeated",
-    )  # fmt: skip
-    parser.add_argument("--metric", default="coco/bbox_mAP", help="what to compare (default: %(default)s)")
-    parser.add_argument("--scale", type=float, default=100, help="factor of the values (default: %(default)s)")
-    parser.add_argument("--out", metavar="FILE.png", help="draw the curves into this file")
-    parser.add_argument("--last", metavar="FILE.png", help="draw the last evaluation of each seed into this file")
-    return parser.parse_args(argv)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Summarize as the command line says."""
     with user_errors():
-        args = parse_args(argv)
+        args = parsers.summarize().parse_args(argv)
         runs = {}
         for name, *folders in args.run:
             if not folders:

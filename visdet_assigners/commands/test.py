@@ -1,31 +1,17 @@
-"""Test a detector: evaluate a checkpoint, and on demand save the predictions, show them, or draw them into a folder."""
+"""The command ``test``; `visdet_assigners.commands.parsers` says what it does."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from visdet_assigners.commands import parsers
 from visdet_assigners.commands.config import load_config
 from visdet_assigners.commands.errors import user_errors
-from visdet_assigners.commands.options import ArgumentParser, add_config_arguments, add_runner_arguments
 from visdet_assigners.errors import UserError
 from visdet_assigners.training.config_check import check_config
 from visdet_assigners.training.dataset_tree import leaf_datasets, phase_dataset
 from visdet_assigners.training.datasets import guard_images
 from visdet_assigners.training.running import build_runner, check_checkpoint, lost_processes
-
-
-def parse_args(argv: Sequence[str] | None):
-    """Read the command line."""
-    parser = ArgumentParser(description=__doc__)
-    add_config_arguments(parser)
-    parser.add_argument("checkpoint", help="checkpoint file")
-    add_runner_arguments(parser)
-    parser.add_argument("--out", metavar="FILE.pkl", help="write the predictions into this pickle file")
-    parser.add_argument("--show", action="store_true", help="show the predictions in a window")
-    parser.add_argument("--show-dir", help="draw the predictions into this folder, below WORK_DIR/TIMESTAMP")
-    parser.add_argument("--wait-time", type=float, default=2, help="seconds that --show shows a picture (default: 2)")
-    parser.add_argument("--tta", action="store_true", help="predict on flipped images too, and join the predictions")
-    return parser.parse_args(argv)
 
 
 def apply_tta(cfg) -> None:
@@ -48,7 +34,7 @@ def apply_tta(cfg) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Test as the command line says."""
     with user_errors():
-        args = parse_args(argv)
+        args = parsers.test().parse_args(argv)
         if args.out and not args.out.endswith((".pkl", ".pickle")):
             raise UserError(f"--out {args.out}: the predictions are a pickle file; give a name that ends in .pkl")
         cfg = load_config(args)

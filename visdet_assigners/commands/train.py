@@ -1,4 +1,4 @@
-"""Train a detector: mmdet's options, and --assigners, which says whose assigners label the priors."""
+"""The command ``train``; `visdet_assigners.commands.parsers` says what it does."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from mmengine.device import get_device
 
+from visdet_assigners.commands import parsers
 from visdet_assigners.commands.config import load_config
 from visdet_assigners.commands.errors import user_errors
-from visdet_assigners.commands.options import ArgumentParser, add_config_arguments, add_runner_arguments
 from visdet_assigners.errors import UserError
 from visdet_assigners.training.config_check import check_config
 from visdet_assigners.training.running import (
@@ -18,38 +18,6 @@ from visdet_assigners.training.running import (
     lost_processes,
     use_safe_checkpoints,
 )
-
-
-def parse_args(argv: Sequence[str] | None):
-    """Read the command line."""
-    parser = ArgumentParser(description=__doc__)
-    add_config_arguments(parser)
-    add_runner_arguments(parser)
-    parser.add_argument("--amp", action="store_true", help="train in mixed precision (needs a GPU)")
-    parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate with the batch size")
-    parser.add_argument(
-        "--bad-annotations",
-        choices=["skip", "stop"],
-        default="skip",
-        help="what to do about annotations that mmdet leaves out (boxes without area, outside their image, of unknown "
-        "categories): say how many and go on (default), or stop; what can't be used at all always stops",
-    )
-    parser.add_argument("--check-images", action="store_true", help="read the header of each image before the start")
-    parser.add_argument(
-        "--bad-images",
-        choices=["skip", "stop"],
-        default="stop",
-        help="what to do about an image to train on that is damaged, cut off or too large: stop (default), or name it "
-        "and take another; either way the path is told",
-    )
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const="auto",
-        metavar="CHECKPOINT",
-        help="go on from this checkpoint; without one, from the latest in the work folder that is whole",
-    )
-    return parser.parse_args(argv)
 
 
 def apply_options(cfg, args) -> None:
@@ -76,7 +44,7 @@ def apply_options(cfg, args) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Train as the command line says."""
     with user_errors():
-        args = parse_args(argv)
+        args = parsers.train().parse_args(argv)
         cfg = load_config(args)
         apply_options(cfg, args)
         use_safe_checkpoints(cfg)
