@@ -9,9 +9,10 @@ import pytest
 import torch
 
 import visdet_assigners as va
-from visdet_assigners import inputs
+from visdet_assigners import dropped, inputs
+from visdet_assigners.errors import AssignerInputError, image_of
 from visdet_assigners.functional.validity import Fault, is_dropped
-from visdet_assigners.inputs import AssignerInputError, Inputs, image_of, image_size
+from visdet_assigners.inputs import Inputs, image_size
 
 BOXES = torch.tensor([[0.0, 0.0, 10.0, 10.0], [5.0, 0.0, 15.0, 10.0], [40.0, 40.0, 50.0, 50.0]])
 LABELS = torch.tensor([1, 2, 0])
@@ -144,7 +145,7 @@ def test_an_object_that_is_dropped_is_not_told_to_have_no_area(said):
 def test_inverted_predictions_can_be_compared(way, monkeypatch):
     """Objects that are no boxes are dropped; what is predicted may be inverted."""
     monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", way)
-    monkeypatch.setattr(inputs, "_dropped", {})
+    monkeypatch.setattr(dropped, "_dropped", {})
     inverted, image = BOXES.flip(1), Inputs("Anything", "replace")
     (read,) = image.rows({"bboxes": (inverted, "predicted")})
     assert torch.equal(read, inverted)

@@ -28,7 +28,7 @@ import visdet_assigners
 from detectors import batch, build_detector
 from pages import FOLDERS, PAGES, Block, anchors, blocks, commands, links, options_of, prose, tool_of, variables
 from toolbox import ROOT, load_tool
-from visdet_assigners import command_line, inputs
+from visdet_assigners import command_line, dropped
 from visdet_assigners.registry import HOOKS, TASK_UTILS, typed_nodes
 
 SETTINGS = {"assigner", "custom_hooks", "custom_imports", "model", "train_cfg"}
@@ -153,7 +153,7 @@ PAGES_WITH_CODE = [
 @pytest.mark.parametrize("page", PAGES_WITH_CODE, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_code_runs(page, tmp_path, monkeypatch):
     monkeypatch.setenv("VISDET_SHAPES", str(tmp_path / "shapes"))
-    monkeypatch.setattr(inputs, "_dropped", {})  # what other tests replaced
+    monkeypatch.setattr(dropped, "_dropped", {})  # what other tests replaced
     given = GIVEN.get(page.relative_to(ROOT).as_posix())
     namespace = given() if given else {}
     found = blocks(page)

@@ -26,7 +26,8 @@ from visdet_assigners.commands.errors import user_errors
 from visdet_assigners.commands.options import ArgumentParser, add_config_arguments
 from visdet_assigners.errors import UserError
 from visdet_assigners.observe.hook import AssignmentHook
-from visdet_assigners.observe.tap import AssignmentCall, watch
+from visdet_assigners.observe.records import AssignmentCall
+from visdet_assigners.observe.tap import watch
 from visdet_assigners.training.config_check import check_config
 from visdet_assigners.training.running import build_runner
 

@@ -13,6 +13,8 @@ all memory is killed.  Survivors that change nothing that could be seen are list
 
     python tools/mutate.py visdet_assigners/functional --seconds 3 --json result.json
     python tools/mutate.py visdet_assigners/functional --seconds 60 --again result.json --json result.json
+
+A script in one file, hence the length.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ from visdet_assigners.commands.errors import user_errors
 from visdet_assigners.commands.options import ArgumentParser
 from visdet_assigners.errors import UserError, check_file
 from visdet_assigners.observe.charts import COLORS
+from visdet_assigners.observe.records import AssignmentCall, as_record
 from visdet_assigners.observe.statistics import ObjectTable, positives_by_size
-from visdet_assigners.observe.tap import AssignmentCall, as_record
 from visdet_assigners.testing.scenes import STRIDES, Objects, coco_objects, feature_sizes
 
 IMAGE = (800, 1333)

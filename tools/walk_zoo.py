@@ -9,6 +9,8 @@ Of each folder of configs the smallest detector is taken, and a second one with 
 pictures of a COCO data set are written in the layout that the config reads, and both commands run on them as a user
 would run them, with random weights and small images, each in a process of its own with a limit of time and memory.
 Results are written as they come, so that a walk that was interrupted goes on where it was.
+
+A script in one file, hence the length.
 """
 
 from __future__ import annotations

@@ -28,7 +28,8 @@ from visdet_assigners.assigners.task_aligned import task_aligned
 from visdet_assigners.assigners.topk_hungarian import topk_hungarian
 from visdet_assigners.assigners.uniform import uniform
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult
-from visdet_assigners.inputs import AssignerInputError, replaced_counts
+from visdet_assigners.dropped import replaced_counts
+from visdet_assigners.errors import AssignerInputError
 from visdet_assigners.settings import set_deterministic, set_memory_budget, set_on_nonfinite
 
 __version__ = "0.1.0"

@@ -18,6 +18,8 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from visdet_assigners.dropped import count_dropped
+from visdet_assigners.errors import AssignerInputError, image_of
 from visdet_assigners.functional.blocks import static_shapes
 from visdet_assigners.functional.tensors import as_float32, as_tensor
 from visdet_assigners.functional.validity import (
@@ -39,48 +41,6 @@ from visdet_assigners.settings import Policy, on_nonfinite
 
 warned: Counter[tuple[str, str]] = Counter()
 """How often each kind of warning came up, by assigner and kind; only the first is shown."""
-_dropped: dict[tuple[str, str, torch.device], _Tally] = {}
-"""Counts of dropped rows, by assigner, field and device."""
-
-
-class AssignerInputError(ValueError):
-    """An input can't be assigned.
-
-    Attributes:
-        assigner: name of the class, or of the function.
-        field: what was wrong, as ``gt_instances.bboxes``; empty where it is no field.
-        index: of the first bad entry or row, empty where it is not one of them.
-        value: that entry or row, None likewise.
-        image: path or number of the image, None where it isn't known.
-    """
-
-    def __init__(
-        self,
-        assigner: str,
-        text: str = "",
-        field: str = "",
-        index: Sequence[int] = (),
-        value: Any = None,
-        image: Any = None,
-    ) -> None:
-        # A registry may build the error again from its text alone.
-        named = f"{assigner}: {text}" if text else assigner
-        super().__init__(named + ("" if image is None else f" (image {image})"))
-        self.assigner = assigner
-        self.field = field
-        self.index = tuple(index)
-        self.value = value
-        self.image = image
-
-
-def image_of(sources: Sequence[Any]) -> Any:
-    """Path of the image, or its number, from the first of the sources that has it: meta data, or instances with it."""
-    for source in sources:
-        meta: Any = source if isinstance(source, Mapping) else getattr(source, "metainfo", None)
-        for key in ("img_path", "img_id") if isinstance(meta, Mapping) else ():
-            if meta.get(key) is not None:
-                return meta[key]
-    return None
 
 
 def count_instances(instances: Any) -> int:
@@ -113,65 +73,6 @@ def warn_once(who: str, kind: str, text: str) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------ dropped rows
-
-
-class _Tally:
-    """Counts rows that are not kept, on the device where that is known, adding up only now and then."""
-
-    AT_ONCE = 32
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self.kept: Tensor | int = 0
-        self.waiting: list[Tensor] = []
-
-    def add(self, good: Tensor) -> None:
-        self.rows += len(good)
-        self.waiting.append(good)
-        if len(self.waiting) == self.AT_ONCE:
-            self.add_up()
-
-    def add_up(self) -> None:
-        if self.waiting:
-            self.kept = self.kept + torch.cat(self.waiting).sum()
-            self.waiting.clear()
-
-    def total(self) -> int:
-        self.add_up()
-        return self.rows - int(self.kept)
-
-
-def count_dropped(who: str, what: str, good: Tensor) -> None:
-    """Count the rows that an assigner drops, without synchronising.
-
-    Args:
-        who: name of the assigner.
-        what: the field.
-        good: (N,) bool, the rows that are kept; not to be changed afterwards.
-    """
-    _dropped.setdefault((who, what, good.device), _Tally()).add(good)
-
-
-def replaced_counts() -> dict[tuple[str, str], int]:
-    """Count what assigners have taken out in this process under the policy 'replace'; synchronises with the devices.
-
-    Returns:
-        Number of rows by name of the assigner and of the field, or of pairs for "costs" of the Hungarian ones; without
-        those of which nothing was taken out.  Calls that a CUDA graph replays are not counted again.
-
-    Example:
-        >>> from types import SimpleNamespace as Instances
-        >>> import visdet_assigners
-        >>> assigner = visdet_assigners.MaxIoUAssigner(0.5, 0.4, on_nonfinite="replace")
-        >>> gt = Instances(bboxes=torch.tensor([[0., 0., 9., float("nan")]]), labels=torch.tensor([0]))
-        >>> result = assigner.assign(Instances(priors=torch.zeros(3, 4)), gt)
-        >>> ("MaxIoUAssigner", "gt_instances.bboxes") in visdet_assigners.replaced_counts()
-        True
-    """
-    counts: Counter[tuple[str, str]] = Counter()
-    for (who, what, _), tally in _dropped.items():
-        counts[who, what] += tally.total()
-    return dict(+counts)
 
 
 # --------------------------------------------------------------------------------------------------------- one image

@@ -14,11 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from visdet_assigners.errors import AssignerInputError
 from visdet_assigners.functional import costs
 from visdet_assigners.functional.blocks import static_shapes
 from visdet_assigners.functional.tensors import as_float32, as_tensor, full_precision
 from visdet_assigners.functional.validity import label_fault
-from visdet_assigners.inputs import AssignerInputError, image_size
+from visdet_assigners.inputs import image_size
 from visdet_assigners.options import number
 from visdet_assigners.registry import register
 

@@ -9,7 +9,7 @@ import operator
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, get_args
 
-from visdet_assigners.inputs import AssignerInputError
+from visdet_assigners.errors import AssignerInputError
 
 
 class OptionError(AssignerInputError, TypeError):

@@ -13,6 +13,8 @@ Argued differences, which the scenes here leave out or the comparison allows; ea
   entries, which don't fill a register and are rounded by other instructions: within one unit in the last place there;
   the same holds for DynamicSoftLabel's costs, and seldom for a decision between nearly equal ones: testing/parity.py;
 - MultiInstance needs as many boxes as instances in mmdet: test_multi_instance.py.
+
+A test for each assigner, hence the length.
 """
 
 import numpy as np

@@ -1,4 +1,7 @@
-"""The laws that every assigner keeps, walked over the registry."""
+"""The laws that every assigner keeps, walked over the registry.
+
+A test for each law, hence the length.
+"""
 
 import copy
 from dataclasses import replace
@@ -10,7 +13,7 @@ from mmengine.structures import InstanceData
 
 from assigners.cases import CASES, as_cascade_rpn, as_mask_tensors, scene, with_meta
 from scenes import anchors, drawn_objects
-from visdet_assigners import AssignResult, BaseAssigner, inputs
+from visdet_assigners import AssignResult, BaseAssigner, dropped, inputs
 from visdet_assigners.assigners import calling
 from visdet_assigners.registry import REGISTERED
 from visdet_assigners.settings import DEFAULT_BUDGET, set_memory_budget
@@ -320,7 +323,7 @@ MORE = {
 
 @every_case
 def test_on_a_device_operators_do_not_grow_and_nothing_waits(name, device_path, monkeypatch):
-    monkeypatch.setattr(inputs, "_dropped", {})  # every so many calls what was taken out is added up
+    monkeypatch.setattr(dropped, "_dropped", {})  # every so many calls what was taken out is added up
     most = 50 if name == "TopkHungarianAssigner" else 300  # of 60 queries each object gets one
     few, many = count(CASES[name], scene(7, "small")), count(CASES[name], scene(most, "small"))
     assert few.total == many.total

@@ -1,4 +1,7 @@
-"""Where one thing ends and another begins: a single prior, borders and thresholds that are met exactly, blocks."""
+"""Where one thing ends and another begins: a single prior, borders and thresholds that are met exactly, blocks.
+
+A test for each edge, hence the length.
+"""
 
 import math
 from types import SimpleNamespace as Instances

@@ -1,4 +1,7 @@
-"""What the Hungarian assigners promise of their own."""
+"""What the Hungarian assigners promise of their own.
+
+Three classes share the scenes, hence the length.
+"""
 
 import itertools
 

@@ -12,7 +12,8 @@ from visdet_assigners import ATSSAssigner, MaxIoUAssigner
 from visdet_assigners.assignment import IGNORED, NEGATIVE
 from visdet_assigners.observe.comparison import KINDS, Agreement, ask_too, draw_difference, same_priors
 from visdet_assigners.observe.draw import render
-from visdet_assigners.observe.tap import AssignmentRecord, as_record, watch
+from visdet_assigners.observe.records import AssignmentRecord, as_record
+from visdet_assigners.observe.tap import watch
 
 CENTERS = torch.tensor([[x * 16.0 + 8, y * 16.0 + 8] for y in range(4) for x in range(6)])
 PRIORS = torch.cat([CENTERS - 16, CENTERS + 16], dim=1)

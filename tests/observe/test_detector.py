@@ -22,7 +22,7 @@ from visdet_assigners.observe.detector import (
     picture_path,
     uncalled,
 )
-from visdet_assigners.observe.draw import MaskRecord
+from visdet_assigners.observe.records import MaskRecord
 
 BOXES = [[8.0, 8.0, 60.0, 50.0], [70.0, 30.0, 120.0, 90.0], [30.0, 60.0, 42.0, 72.0]]
 

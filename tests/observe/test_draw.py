@@ -7,17 +7,9 @@ from PIL import Image
 
 from scenes import anchors, drawn_objects, points
 from visdet_assigners.assignment import IGNORED, NEGATIVE
-from visdet_assigners.observe.draw import (
-    MaskRecord,
-    draw_assignments,
-    object_colors,
-    object_table,
-    panels_of,
-    positive_dots,
-    render,
-    save,
-)
-from visdet_assigners.observe.tap import AssignmentRecord
+from visdet_assigners.observe.draw import draw_assignments, object_colors, object_table, render, save
+from visdet_assigners.observe.panels import panels_of, positive_dots
+from visdet_assigners.observe.records import AssignmentRecord, MaskRecord
 
 SCENE = next(scene for scene in drawn_objects() if scene.name == "mixed-3-320")
 HEIGHT, WIDTH = SCENE.image

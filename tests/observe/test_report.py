@@ -3,8 +3,8 @@
 import torch
 
 from visdet_assigners.assignment import NEGATIVE
+from visdet_assigners.observe.records import AssignmentRecord, ImageInfo
 from visdet_assigners.observe.report import Report
-from visdet_assigners.observe.tap import AssignmentRecord, ImageInfo
 
 BOXES = torch.tensor([[0.0, 0.0, 20.0, 20.0], [30.0, 30.0, 90.0, 90.0]])
 

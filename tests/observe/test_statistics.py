@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from visdet_assigners.assignment import IGNORED, NEGATIVE
+from visdet_assigners.observe.records import AssignmentRecord
 from visdet_assigners.observe.statistics import (
     ObjectTable,
     PriorCounts,
@@ -22,7 +23,6 @@ from visdet_assigners.observe.statistics import (
     size_edges,
     summarize,
 )
-from visdet_assigners.observe.tap import AssignmentRecord
 from visdet_assigners.observe.verdict import findings
 
 

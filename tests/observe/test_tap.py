@@ -1,4 +1,7 @@
-"""The tap records what any detector's assigners decide, and leaves no trace."""
+"""The tap records what any detector's assigners decide, and leaves no trace.
+
+A test for each kind of head, hence the length.
+"""
 
 from dataclasses import dataclass
 
@@ -11,7 +14,8 @@ from torch import nn
 from detectors import HEIGHT, WIDTH, batch, build_detector
 from visdet_assigners import AscendMaxIoUAssigner, MultiInstanceAssigner
 from visdet_assigners.assignment import IGNORED, NEGATIVE
-from visdet_assigners.observe.tap import AssignmentRecord, ImageInfo, find_assigners, record_assignments, tap, watch
+from visdet_assigners.observe.records import AssignmentRecord, ImageInfo
+from visdet_assigners.observe.tap import find_assigners, record_assignments, tap, watch
 
 LARGE = (384, 384)  # 3 x 3 points in the coarsest level, the least for a deformable convolution
 

@@ -4,6 +4,8 @@ The letters of mmdet 3.5.1 (of 2.28.2 for AscendMaxIoU) were found with torch 2.
 8,400 priors: R right, E a clear error, X a crash that names nothing, W silently wrong, O over the memory budget, - does
 not apply; w counts as wrong but is documented behaviour of mmdet's, which is kept.  They stand in the order of the
 assigners: MI AM AT TA, HU MH SO GR, UN RE CR PT, AS DS TH MU.
+
+One table, hence the length.
 """
 
 from __future__ import annotations

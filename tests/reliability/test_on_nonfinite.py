@@ -9,7 +9,7 @@ import visdet_assigners as va
 from reliability.faults import FAULTS, REPLACED
 from reliability.judges import pairs
 from reliability.subjects import SUBJECTS, instances
-from visdet_assigners import inputs
+from visdet_assigners import dropped, inputs
 from visdet_assigners.testing.measure import OperatorCounter
 
 NAN = float("nan")
@@ -214,7 +214,7 @@ def test_what_is_replaced_is_counted(subject, monkeypatch):
     va.set_on_nonfinite("replace")
     for on_device in ("0", "1"):
         monkeypatch.setenv(DEVICE_PATH, on_device)
-        monkeypatch.setattr(inputs, "_dropped", {})
+        monkeypatch.setattr(dropped, "_dropped", {})
         subject.assign(subject.scene())
         assert va.replaced_counts() == {}
         subject.assign(spoilt(subject))
@@ -224,15 +224,15 @@ def test_what_is_replaced_is_counted(subject, monkeypatch):
 
 
 def test_counts_of_many_calls(monkeypatch):
-    monkeypatch.setattr(inputs, "_dropped", {})
+    monkeypatch.setattr(dropped, "_dropped", {})
     for number in range(70):
-        inputs.count_dropped("SomeAssigner", "boxes", torch.arange(5) != number)
-        assert all(len(tally.waiting) < 40 for tally in inputs._dropped.values())
+        dropped.count_dropped("SomeAssigner", "boxes", torch.arange(5) != number)
+        assert all(len(tally.waiting) < 40 for tally in dropped._dropped.values())
     assert va.replaced_counts() == va.replaced_counts() == {("SomeAssigner", "boxes"): 5}
-    inputs.count_dropped("SomeAssigner", "boxes", torch.tensor([False, False]))
-    inputs.count_dropped("SomeAssigner", "points", torch.tensor([True]))
+    dropped.count_dropped("SomeAssigner", "boxes", torch.tensor([False, False]))
+    dropped.count_dropped("SomeAssigner", "points", torch.tensor([True]))
     assert va.replaced_counts() == {("SomeAssigner", "boxes"): 7}
-    assert all(len(tally.waiting) == 0 for tally in inputs._dropped.values())
+    assert all(len(tally.waiting) == 0 for tally in dropped._dropped.values())
 
 
 def counted(subject):

@@ -1,4 +1,7 @@
-"""The command-line tools: options, data roots, whose assigners, and one line for every mistake of the user."""
+"""The command-line tools: options, data roots, whose assigners, and one line for every mistake of the user.
+
+A test for each mistake, hence the length.
+"""
 
 import os
 import subprocess

@@ -1,4 +1,7 @@
-"""The look at a config: what contradicts itself is named, and no config that trains in mmdet is."""
+"""The look at a config: what contradicts itself is named, and no config that trains in mmdet is.
+
+A test for each contradiction, hence the length.
+"""
 
 import copy
 import json

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from visdet_assigners.assigners.compiling import Result, compiled
 from visdet_assigners.assignment import AssignResult
+from visdet_assigners.errors import AssignerInputError, image_of
 from visdet_assigners.functional.blocks import static_shapes
 from visdet_assigners.functional.tensors import as_tensor
 from visdet_assigners.functional.validity import Kind
-from visdet_assigners.inputs import AssignerInputError, Inputs, image_of, warn_once
+from visdet_assigners.inputs import Inputs, warn_once
 from visdet_assigners.options import (
     check_names,
     number,

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visdet_assigners.assigners.base import BaseAssigner
+from visdet_assigners.dropped import count_dropped
+from visdet_assigners.errors import AssignerInputError
 from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.lsap import InvalidCostError
 from visdet_assigners.functional.tensors import as_float32, padded
 from visdet_assigners.functional.validity import Kind, fault_in
-from visdet_assigners.inputs import AssignerInputError, Inputs, count_dropped, count_instances
+from visdet_assigners.inputs import Inputs, count_instances
 from visdet_assigners.match_costs import BaseMatchCost, batch_fields
 from visdet_assigners.registry import is_ours
 from visdet_assigners.settings import on_nonfinite

@@ -30,7 +30,8 @@ from visdet_assigners.observe.detector import (
     repeats_left_out,
     uncalled,
 )
-from visdet_assigners.observe.draw import draw_assignments, panels_of, render, save
+from visdet_assigners.observe.draw import draw_assignments, render, save
+from visdet_assigners.observe.panels import panels_of
 from visdet_assigners.training.classes import names_of
 from visdet_assigners.training.config_check import check_config
 from visdet_assigners.training.running import check_checkpoint

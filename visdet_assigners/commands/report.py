@@ -28,7 +28,8 @@ from visdet_assigners.observe.detector import (
     repeats_left_out,
     uncalled,
 )
-from visdet_assigners.observe.draw import draw_assignments, panels_of
+from visdet_assigners.observe.draw import draw_assignments
+from visdet_assigners.observe.panels import panels_of
 from visdet_assigners.observe.report import Report
 from visdet_assigners.observe.tap import decoder_layers
 from visdet_assigners.observe.without_network import ask_without_network, without_network

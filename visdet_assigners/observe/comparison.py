@@ -16,9 +16,9 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visdet_assigners.observe.draw import Panel, panels_of
+from visdet_assigners.observe.panels import Panel, panels_of
 from visdet_assigners.observe.priors import infer_level_sizes
-from visdet_assigners.observe.tap import AssignmentCall, AssignmentRecord, as_record
+from visdet_assigners.observe.records import AssignmentCall, AssignmentRecord, as_record
 
 KINDS = {"agree": "#8a8a8a", "only the first": "#1f6fb4", "only the second": "#d1495b", "another object": "#8e5ea2"}
 """What the two say about a positive of either, and its colour in pictures."""

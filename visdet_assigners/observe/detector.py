@@ -35,7 +35,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from visdet_assigners.errors import UserError
 from visdet_assigners.observe.masks import matched_masks
-from visdet_assigners.observe.tap import AssignmentRecord, assigners_by_place, image_of, record_assignments
+from visdet_assigners.observe.records import AssignmentRecord
+from visdet_assigners.observe.tap import assigners_by_place, image_of, record_assignments
 from visdet_assigners.registry import scope_and_name, typed_nodes
 from visdet_assigners.training.checkpoints import CheckpointError, guard_mmengine
 from visdet_assigners.training.config_errors import explain, told

@@ -18,18 +18,12 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from numpy.typing import NDArray
 
-from visdet_assigners.inputs import replaced_counts
-from visdet_assigners.observe.draw import draw_assignments, panels_of, render
+from visdet_assigners.dropped import replaced_counts
+from visdet_assigners.observe.draw import draw_assignments, render
+from visdet_assigners.observe.panels import panels_of
+from visdet_assigners.observe.records import AssignmentCall, AssignmentRecord, ImageInfo, as_record
 from visdet_assigners.observe.statistics import ObjectTable, mean_quality
-from visdet_assigners.observe.tap import (
-    AssignmentCall,
-    AssignmentRecord,
-    ImageInfo,
-    as_record,
-    decoder_layers,
-    image_of,
-    watch,
-)
+from visdet_assigners.observe.tap import decoder_layers, image_of, watch
 from visdet_assigners.registry import HOOKS
 from visdet_assigners.training.classes import names_of
 

@@ -10,8 +10,7 @@ import torch
 from mmdet.models.dense_heads import MaskFormerHead
 
 from visdet_assigners.functional.masks import mask_boxes
-from visdet_assigners.observe.draw import MaskRecord
-from visdet_assigners.observe.tap import AssignmentRecord
+from visdet_assigners.observe.records import AssignmentRecord, MaskRecord
 
 
 @contextmanager

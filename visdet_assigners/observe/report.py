@@ -17,6 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from visdet_assigners.observe import charts
+from visdet_assigners.observe.records import AssignmentRecord
 from visdet_assigners.observe.statistics import (
     ObjectTable,
     PriorCounts,
@@ -26,7 +27,6 @@ from visdet_assigners.observe.statistics import (
     queries_of,
     summarize,
 )
-from visdet_assigners.observe.tap import AssignmentRecord
 from visdet_assigners.observe.verdict import findings
 
 _LISTED = 20  # objects without a positive, and classes, on the page; the JSON has all

@@ -21,7 +21,7 @@ from torch import Tensor
 from visdet_assigners.assignment import IGNORED
 from visdet_assigners.functional.boxes import box_iou
 from visdet_assigners.observe.priors import are_points, centers_and_sizes, grid_stride, infer_level_sizes
-from visdet_assigners.observe.tap import AssignmentRecord
+from visdet_assigners.observe.records import AssignmentRecord
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

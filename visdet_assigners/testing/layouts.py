@@ -5,6 +5,8 @@
 
 writes below ``folder`` what that part of a config names: annotation files, images, masks, proposals, lists of classes.
 Classes of another data set are those of COCO by number; where it has fewer they begin again.
+
+A function for each kind of data set, hence the length.
 """
 
 from __future__ import annotations
