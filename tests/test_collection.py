@@ -38,6 +38,7 @@ def test_no_test_module_is_imported():
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout of git: there is no HEAD to clone")
+@pytest.mark.slow(reason="collects everything again")
 def test_a_clone_elsewhere_collects_without_the_data(tmp_path):
     clone = tmp_path / "folder" / "clone"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)

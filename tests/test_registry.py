@@ -89,7 +89,13 @@ assert type(assigner_of(cfg)) is ATSSAssigner
     )
 
 
-@pytest.mark.parametrize("first", ["", "import mmdet.models", "import visdet_assigners", "import mmdet.registry"])
+OTHER_ORDERS = [
+    pytest.param(first, marks=pytest.mark.slow(reason="a process each"))
+    for first in ("import mmdet.models", "import mmdet.registry")
+]
+
+
+@pytest.mark.parametrize("first", ["", "import visdet_assigners", *OTHER_ORDERS])
 def test_dropin_in_any_order(first, tmp_path):
     (tmp_path / "mine.py").write_text(
         f"_base_ = '{ATSS}'\ncustom_imports = dict(imports=['visdet_assigners.dropin'], allow_failed_imports=False)\n"

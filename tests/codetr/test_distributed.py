@@ -46,7 +46,14 @@ def train(rank, port, knobs, folder):
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("knobs", [{}, {"pos_queries": False}, {"aux_losses": False}], ids=["both", "heads", "queries"])
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        pytest.param({}, id="both"),
+        pytest.param({"pos_queries": False}, id="heads", marks=pytest.mark.slow(reason="two more processes")),
+        pytest.param({"aux_losses": False}, id="queries", marks=pytest.mark.slow(reason="two more processes")),
+    ],
+)
 def test_two_processes_stay_in_step(knobs, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

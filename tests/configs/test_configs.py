@@ -170,7 +170,11 @@ def test_small_config_trains_from_scratch_on_its_own_classes(name):
         assert classes == make_shapes.CLASSES
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+SHORT = ("atss", "co_detr", "deformable_detr", "detr", "faster_rcnn", "rtmdet", "tood", "yolo", "yolox")
+LONGER = [pytest.param(name, marks=pytest.mark.slow(reason="trains")) for name in FAMILIES if name not in SHORT]
+
+
+@pytest.mark.parametrize("family", [*SHORT, *LONGER])
 def test_small_config_trains_and_evaluates(family, shapes, cells, tmp_path, monkeypatch):
     monkeypatch.setenv("VISDET_SHAPES", str(shapes))
     monkeypatch.setenv("VISDET_BCCD", str(cells))

@@ -319,6 +319,7 @@ class KillingHook(Hook):
 """
 
 
+@pytest.mark.slow(reason="five processes of their own")
 def test_killed_by_the_system(tmp_path, monkeypatch):
     """Faster R-CNN samples its anchors at random, and flips its images in two workers; its weights are averaged too."""
     folder = tmp_path / "shapes"

@@ -115,7 +115,10 @@ def test_the_assignments_of_one(base, more, place):
     assert sum(number >= 0 for found in one.values() for number in found) > 6
 
 
-@pytest.mark.parametrize("how", ["kill", "hang", "error"])
+LONGER = [pytest.param(how, marks=pytest.mark.slow(reason="two more processes")) for how in ("hang", "error")]
+
+
+@pytest.mark.parametrize("how", ["kill", *LONGER])
 def test_one_is_lost(how, place):
     place.config(TOOD, "Fail", epochs=50)
     begun = time.monotonic()

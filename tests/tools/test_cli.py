@@ -460,6 +460,7 @@ def test_train_then_test(shapes, tmp_path, monkeypatch):
     assert "coco/bbox_mAP" in run(*tool, "--tta", *options, "model.test_cfg.score_thr=0.0", cwd=tmp_path)
 
 
+@pytest.mark.slow(reason="two times two processes")
 def test_two_processes_on_the_cpu(shapes, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

@@ -63,6 +63,7 @@ def test_two_configs_with_other_priors(shapes, capsys):
     assert "The weights are random" in output  # YOLOF's assigner looks at predictions
 
 
+@pytest.mark.slow(reason="trains twice")
 def test_training(shapes):
     fast = ("train_cfg.max_epochs=1", "train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False",
             "val_dataloader.num_workers=0", "val_dataloader.persistent_workers=False",

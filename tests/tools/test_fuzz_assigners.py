@@ -18,6 +18,7 @@ def test_a_table_of_examples_and_argued_differences(capsys):
     assert "fewer points than wanted" in rows["PointAssigner"][2]
 
 
+@pytest.mark.slow(reason="shrinks by many calls")
 def test_what_differs_is_shrunk_and_shown(capsys, monkeypatch):
     monkeypatch.setattr(scale_range, "box_area", lambda boxes: -(boxes[:, 2] - boxes[:, 0]))  # the widest wins
     assert fuzzing.main(["--assigner", "ScaleRangeAssigner", "--examples", "300"]) == 1

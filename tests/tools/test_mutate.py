@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from toolbox import ROOT
 
 SOURCE = '''"""A module."""
@@ -60,6 +62,7 @@ def test_that_fails():
 """
 
 
+@pytest.mark.slow(reason="a run of pytest for each change")
 def test_every_change_of_a_small_module_is_judged(tmp_path):
     (tmp_path / "sized.py").write_text(SOURCE)
     (tmp_path / "test_sized.py").write_text(TESTS)
