@@ -11,8 +11,24 @@ sys.path.insert(0, str(Path(__file__).parent))
 torch.set_num_threads(1)
 # No deadline: a busy machine is no failure.  `pytest --hypothesis-profile=slow` draws more, others each time.
 settings.register_profile("ci", deadline=None, derandomize=True)
+settings.register_profile("quick", deadline=None, derandomize=True, max_examples=40)
 settings.register_profile("slow", deadline=None, max_examples=10_000, print_blob=True)
 settings.load_profile("ci")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark two thirds of each product that is ``thinned`` slow; every value meets some of the others in the rest."""
+    products = {}
+    for item in items:
+        if item.get_closest_marker("thinned") and hasattr(item, "callspec"):
+            products.setdefault((item.path, item.originalname), []).append(item)
+    for product in products.values():
+        places = [item.callspec.indices for item in product]
+        long = [name for name in places[0] if max(place[name] for place in places) >= 2]
+        for item, place in zip(product, places):
+            if len(long) > 1 and sum(place[name] for name in long) % 3:
+                item.add_marker(pytest.mark.slow(reason="a third of the product is enough"))
 
 
 @pytest.fixture(autouse=True)

@@ -103,8 +103,9 @@ DETECTORS = {
     "yolox": Stock("yolox/yolox_tiny_8xb8-300e_coco.py", {"SimOTAAssigner"}),
 }
 SLOW = {
-    "cascade_rcnn", "cascade_rpn", "crowddet", "ddod", "ddq", "dino", "dynamic_rcnn", "grid_rcnn", "htc", "ms_rcnn",
-    "pisa", "queryinst", "reppoints", "scnet", "sparse_rcnn", "vfnet",
+    "cascade_rcnn", "cascade_rpn", "conditional_detr", "crowddet", "dab_detr", "ddod", "ddq", "dino", "dyhead",
+    "dynamic_rcnn", "grid_rcnn", "htc", "libra_rcnn", "mask_rcnn", "ms_rcnn", "pisa", "queryinst", "reppoints",
+    "scnet", "sparse_rcnn", "vfnet",
 }  # seconds of computing each; what they assign, other tests compare  # fmt: skip
 BOXES = [[[8.0, 8.0, 60.0, 50.0], [70.0, 30.0, 120.0, 90.0], [30.0, 60.0, 42.0, 72.0]], [[20.0, 10.0, 110.0, 80.0]]]
 

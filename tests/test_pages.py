@@ -176,6 +176,7 @@ def test_code_runs(page, tmp_path, monkeypatch):
                 assert printed == after.text.rstrip("\n")
 
 
+@pytest.mark.slow(reason="runs the contract in a copy")
 def test_contributing_makes_an_assigner(tmp_path):
     """The file, the line and the case that CONTRIBUTING.md shows, in a copy of the package: the contract holds."""
     page = ROOT / "CONTRIBUTING.md"

@@ -40,6 +40,8 @@ from scenes import (
 )
 from visdet_assigners.functional.tensors import REGISTER
 
+pytestmark = pytest.mark.thinned
+
 MAX_IOU = {
     "rpn": dict(pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3, match_low_quality=True),
     "rpn-default-lq": dict(pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3),

@@ -48,7 +48,8 @@ def test_compiled_equals_uncompiled_whatever_the_number_of_objects(name, graphs)
     assert 1 <= graphs.frame_count <= 3  # scores of 8 classes: fewer objects than classes, or more
 
 
-@pytest.mark.parametrize("kind", ["duplicates", pytest.param("piled", marks=pytest.mark.slow(reason="compiles anew"))])
+@pytest.mark.slow(reason="compiles anew")
+@pytest.mark.parametrize("kind", ["duplicates", "piled"])
 @pytest.mark.parametrize("name", ["ATSSAssigner", "TaskAlignedAssigner", "SimOTAAssigner", "PointAssigner"])
 def test_compiled_ties_are_ordered_as_the_assigner_says(name, kind, graphs, monkeypatch):
     monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", "1")  # torch's order depends on the shapes

@@ -355,6 +355,7 @@ def test_both_ways_give_equal_results(name, kind, monkeypatch):
         assert torch.equal(mine, other)
 
 
+@pytest.mark.thinned
 @every_case
 @pytest.mark.parametrize("way", ["0", "1"], ids=["host", "device"])
 @pytest.mark.parametrize("budget", [1, 30_000, 1_000_000])

@@ -22,6 +22,7 @@ def by_sorting(values, count, dim, largest):
     return found.values.narrow(dim, 0, count), found.indices.narrow(dim, 0, count)
 
 
+@pytest.mark.thinned
 @every_case
 @every_scene
 def test_the_same_at_every_block_size_both_ways_and_with_any_number_of_threads(name, kind, monkeypatch):

@@ -40,7 +40,12 @@ print(json.dumps({"priors": len(result.gt_inds), "objects": result.num_gts, "pos
 
 
 @pytest.mark.parametrize(
-    ("scene", "objects", "priors"), [("RPN", 10_000, 267_069), ("YOLOX", 2_000, 8_400), ("RTMDet", 2_000, 8_400)]
+    ("scene", "objects", "priors"),
+    [
+        pytest.param("RPN", 10_000, 267_069, marks=pytest.mark.slow(reason="ten seconds of computing")),
+        ("YOLOX", 2_000, 8_400),
+        ("RTMDet", 2_000, 8_400),
+    ],
 )
 def test_very_many_objects_fit_into_a_gigabyte(scene, objects, priors):
     """In a process of its own, what torch and mmdet take included."""

@@ -82,6 +82,7 @@ def test_prediction_runs_no_auxiliary_module(models, kind):
     assert not ran
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("boxes", [None, [[], [[30.0, 5.0, 80.0, 50.0]]], NOTHING], ids=["full", "one empty", "empty"])
 def test_every_parameter_learns_whatever_the_images_hold(models, kind, boxes):

@@ -170,7 +170,7 @@ def test_small_config_trains_from_scratch_on_its_own_classes(name):
         assert classes == make_shapes.CLASSES
 
 
-SHORT = ("atss", "co_detr", "deformable_detr", "detr", "faster_rcnn", "rtmdet", "tood", "yolo", "yolox")
+SHORT = ("atss", "co_detr", "deformable_detr", "faster_rcnn", "tood", "yolox")
 LONGER = [pytest.param(name, marks=pytest.mark.slow(reason="trains")) for name in FAMILIES if name not in SHORT]
 
 

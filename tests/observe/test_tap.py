@@ -73,7 +73,12 @@ def is_untouched(model):
     )
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+SLOW = {"cascade_rcnn", "crowddet", "reppoints"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in DETECTORS]
+)
 def test_stock_detectors(name):
     stock = DETECTORS[name]
     model = build_detector(stock.config, stock.epoch)

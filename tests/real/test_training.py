@@ -29,6 +29,7 @@ class Trial:
         loss: about what an untrained network has, as it was measured once.
         epochs: over the images.
         as_process: through ``tools/train.py`` itself.
+        again: whether other trials show the family and the data set.
     """
 
     data: str
@@ -37,6 +38,7 @@ class Trial:
     loss: float
     epochs: int = 1
     as_process: bool = False
+    again: bool = False
 
     @property
     def name(self) -> str:
@@ -52,21 +54,26 @@ TRIALS = [
     Trial("bccd", ("co_detr/co-deformable-detr-atss-rcnn_r18_12e_bccd.py",), "ATSS Hungarian MaxIoU", 78),
     Trial("nuclei", ("atss/atss_r18_fpn_12e_nuclei.py",), "ATSS", 3.3, as_process=True),
     Trial("nuclei", ("atss/fcos-lite_r18_fpn_12e_nuclei.py",), "ScaleRange", 2.8),
-    Trial("nuclei", ("faster_rcnn/faster-rcnn_r18_fpn_12e_nuclei.py",), "MaxIoU", 1.6),
+    Trial("nuclei", ("faster_rcnn/faster-rcnn_r18_fpn_12e_nuclei.py",), "MaxIoU", 1.6, again=True),
     Trial("nuclei", ("static_retinanet/static-retinanet_r18_fpn_12e_nuclei.py",), "AscendMaxIoU", 2.4),
-    Trial("nuclei", ("tood/tood_r18_fpn_24e_nuclei.py",), "ATSS TaskAligned", 2.4, epochs=2),
+    Trial("nuclei", ("tood/tood_r18_fpn_24e_nuclei.py",), "ATSS TaskAligned", 2.4, epochs=2, again=True),
     Trial("nuclei", ("yolox/yolox_nano_24e_nuclei.py",), "SimOTA", 10.6),
     Trial("nuclei", ("rtmdet/rtmdet_nano_12e_nuclei.py",), "DynamicSoftLabel", 2.1),
     Trial("nuclei", ("deformable_detr/deformable-detr-refine_r18_50e_nuclei.py",), "Hungarian", 16.1),
     Trial("tiny_coco", ("mask2former/mask2former_r18_24e_tiny-coco.py",), "MaskHungarian", 68.5, as_process=True),
     Trial("tiny_coco", ("_base_/models/atss_r18_fpn.py", *TINY_COCO), "ATSS", 3.1),
     Trial("tiny_coco", ("_base_/models/yolox_nano.py", *TINY_COCO), "SimOTA", 11.5),
-    Trial("tiny_coco", ("_base_/models/tood_r18_fpn.py", *TINY_COCO), "ATSS TaskAligned", 2.6, epochs=2),
+    Trial("tiny_coco", ("_base_/models/tood_r18_fpn.py", *TINY_COCO), "ATSS TaskAligned", 2.6, epochs=2, again=True),
     Trial("tiny_coco", ("_base_/models/dino_r18.py", *TINY_COCO), "Hungarian", 29.6),
 ]
 
 
-@pytest.mark.parametrize("trial", [pytest.param(trial, id=trial.name, marks=needs(trial.data)) for trial in TRIALS])
+def as_parameter(trial):
+    marks = [needs(trial.data), *([pytest.mark.slow(reason="other trials show it, too")] if trial.again else [])]
+    return pytest.param(trial, id=trial.name, marks=marks)
+
+
+@pytest.mark.parametrize("trial", map(as_parameter, TRIALS))
 def test_a_training(trial, tmp_path, monkeypatch):
     data = DATA_SETS[trial.data]
     config = write_config(tmp_path / f"{re.sub(r'[^a-z0-9]', '_', trial.name)}.py", trial.bases)

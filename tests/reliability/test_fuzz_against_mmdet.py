@@ -20,7 +20,7 @@ def test_every_assigner_is_fuzzed():
 
 @pytest.mark.parametrize("name", TRIALS)
 def test_decided_as_mmdet_decides(name):
-    @settings(max_examples=max(200, settings().max_examples))
+    @settings(max_examples=2 * settings().max_examples)
     @given(TRIALS[name], st.booleans())
     def compare_one(trial, on_device):
         compare(trial, on_device)

@@ -267,6 +267,7 @@ def train(*options, more=()):
     load_tool("train").main([CONFIG, "--work-dir", "work", *options, "--cfg-options", *SHORT, "log_level=ERROR", *more])
 
 
+@pytest.mark.slow(reason="trains")
 @pytest.mark.parametrize("workers", ["1", "0"])
 def test_met_while_training(workers, shapes, capsys, monkeypatch):
     bad = cut(shapes / "images/train/000002.jpg")

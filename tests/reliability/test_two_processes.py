@@ -98,10 +98,11 @@ def place(tmp_path):
     return Place(tmp_path)
 
 
-DETR = pytest.param("detr/detr_r18_50e_shapes.py", "", marks=pytest.mark.slow(reason="three more processes"))
-
-
-@pytest.mark.parametrize(("base", "more"), [(TOOD, "model = dict(train_cfg=dict(initial_epoch=0))"), DETR])
+@pytest.mark.slow(reason="three more processes")
+@pytest.mark.parametrize(
+    ("base", "more"),
+    [(TOOD, "model = dict(train_cfg=dict(initial_epoch=0))"), ("detr/detr_r18_50e_shapes.py", "")],
+)
 def test_the_assignments_of_one(base, more, place):
     """From the same weights and the same images, without flips; assigners that read predictions are the harder case."""
     place.config(base, "WriteAssignments", pipeline="train_pipeline.pop(3)", more=f"{more}\n{STILL}")

@@ -62,7 +62,7 @@ def test_growth_is_drawn_for_ours_alone_where_mmdet_would_need_too_much(tmp_path
     ("arguments", "message"),
     [
         (["--objects", "0"], "--objects must be at least 1"),
-        (["--scenes", "RPM"], "invalid choice: 'RPM'"),
+        (["--scenes", "RPM"], "there is no RPM; choose from RPN, "),
         (["--real", "nowhere.json"], "nowhere.json"),
         (["--config", "nowhere.py"], "nowhere.py"),
         (["--config", "mmdet::nowhere.py"], "can't read the config mmdet::nowhere.py"),

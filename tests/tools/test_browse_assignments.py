@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from toolbox import ROOT, load_tool
+from visdet_assigners.commands import parsers
 from visdet_assigners.commands.config import load_config
 from visdet_assigners.observe.detector import shown_image
 
@@ -79,7 +80,7 @@ def test_proposals_for_several_objects(shapes):
 
 def test_masks_and_the_objects_they_are_matched_with(shapes):
     """Each query that predicts an object's own mask is found in the record, at that object, and drawn."""
-    cfg = load_config(browse.parse_args([MASK2FORMER, "--cfg-options", f"data_root={shapes}"]))
+    cfg = load_config(parsers.browse().parse_args([MASK2FORMER, "--cfg-options", f"data_root={shapes}"]))
     cfg.model.train_cfg.num_points = 20000  # of 76,800 pixels: enough for the small objects, too
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope("mmdet"):
@@ -125,7 +126,7 @@ def test_checkpoint_brings_its_weights_and_epoch(shapes, capsys):
 
 
 def test_boxes_of_the_validation_set_fit_its_resized_images(shapes):
-    args = browse.parse_args([ATSS, "--cfg-options", f"data_root={shapes}"])
+    args = parsers.browse().parse_args([ATSS, "--cfg-options", f"data_root={shapes}"])
     cfg = load_config(args)
     with DefaultScope.overwrite_default_scope("mmdet"):
         dataset = browse.build_dataset(cfg, "val")

@@ -44,7 +44,7 @@ def run(shapes: str, family: str, iterations: int = 3) -> int:
     return compare.main([str(ROOT / "configs" / config), "--iterations", str(iterations), "--cfg-options", *options])
 
 
-SHORT = ("atss", "detr", "yolox")
+SHORT = ("atss",)
 LONGER = [pytest.param(name, marks=pytest.mark.slow(reason="trains twice")) for name in FAMILIES if name not in SHORT]
 
 
@@ -76,6 +76,7 @@ THE_SAME_OTHERWISE = {
 }
 
 
+@pytest.mark.slow(reason="trains twice")
 @pytest.mark.parametrize("family", THE_SAME_OTHERWISE)
 def test_assigners_that_mmdet_lacks_train_as_those_that_do_the_same_there(shapes, family):
     config, changes = THE_SAME_OTHERWISE[family]

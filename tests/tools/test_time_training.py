@@ -9,6 +9,7 @@ from toolbox import ROOT, load_tool
 CONFIG = str(ROOT / "configs/co_detr/co-deformable-detr-atss_r18_400it_shapes-128x128.py")
 
 
+@pytest.mark.slow(reason="trains")
 def test_a_row_for_each_config(tmp_path, monkeypatch, capsys):
     assert load_tool("make_shapes").main([str(tmp_path), "--train", "8", "--val", "1"]) == 0
     monkeypatch.setenv("VISDET_SHAPES", str(tmp_path))

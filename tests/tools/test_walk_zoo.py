@@ -36,6 +36,7 @@ def write(folder: Path, **configs: str) -> Path:
     return folder
 
 
+@pytest.mark.slow(reason="two commands for each config")
 def test_a_walk(data, tmp_path, capsys, monkeypatch):
     configs = write(tmp_path / "configs", atss__small=SMALL, parts__schedule="max_epochs = 12")
     out = tmp_path / "out"
