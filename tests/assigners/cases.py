@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import runpy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -276,3 +278,8 @@ def tensors_of_tied(
 
 def all_equal(mine: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
     return all(torch.equal(one, other) for one, other in zip(mine, others, strict=True))
+
+
+# Assigners outside the repository get the same tests: the variable names a file with CASES of its own.
+if "VISDET_ASSIGNERS_CASES" in os.environ:
+    CASES |= runpy.run_path(os.environ["VISDET_ASSIGNERS_CASES"])["CASES"]

@@ -38,7 +38,7 @@ def same(result: AssignResult, other: AssignResult) -> bool:
 
 def test_every_registered_assigner_has_a_case():
     assigners = {name for name, cls in REGISTERED.items() if issubclass(cls, BaseAssigner)}
-    assert assigners == {name.split("-")[0] for name in CASES}
+    assert assigners <= {name.split("-")[0] for name in CASES}
 
 
 @every_case_of_one_per_prior
