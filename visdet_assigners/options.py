@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import math
 import operator
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, get_args
 
 from visdet_assigners.errors import AssignerInputError
@@ -58,9 +59,12 @@ def number(
         OptionError: it is no number.
         AssignerInputError: it is out of range.
     """
-    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
+    try:
+        plain = None if isinstance(value, (bool, str)) else float(value)
+    except (TypeError, ValueError):  # of no number, and of tensors with more than one
+        plain = None
+    if plain is None:
         raise OptionError(who, f"{name} is {value!r}; a number is expected")
-    plain = float(value)
     if math.isnan(plain) or (finite and math.isinf(plain)):
         raise AssignerInputError(who, f"{name} is {plain}; a finite number is needed")
     if not (least <= plain <= most and plain > above):
@@ -68,6 +72,12 @@ def number(
         upper = f"at most {most:g}" if most < math.inf else ""
         raise AssignerInputError(who, f"{name} is {plain:g}; it must be {' and '.join(filter(None, (lower, upper)))}")
     return value
+
+
+not_negative = functools.partial(number, least=0)
+"""Return a number of at least 0, see `number`."""
+positive = functools.partial(number, above=0)
+"""Return a number above 0, see `number`."""
 
 
 def one_of(who: str, name: str, value: Any, literal: Any) -> Any:
@@ -80,6 +90,11 @@ def one_of(who: str, name: str, value: Any, literal: Any) -> Any:
     if value not in known:
         raise AssignerInputError(who, f"{name} is {value!r}; choose one of {', '.join(map(str, known))}")
     return value
+
+
+def literal(known: Any) -> Callable[[str, str, Any], Any]:
+    """A check that a value is one of a ``Literal``, see `one_of`."""
+    return functools.partial(one_of, literal=known)
 
 
 def threshold_band(who: str, name: str, value: Any, most: float = math.inf) -> float | Sequence[float]:

@@ -164,6 +164,30 @@ def test_options_of_each_kind(name, options, text):
         REGISTERED[name](**options)
 
 
+@pytest.mark.parametrize(
+    ("function", "options", "text"),
+    [
+        (va.sim_ota, dict(center_radius=-1), "center_radius is -1; it must be at least 0"),
+        (va.sim_ota, dict(topk=0), "topk is 0; at least 1 is needed"),
+        (va.task_aligned, dict(candidate_order="inside"), "candidate_order is 'inside'; choose one of "),
+        (va.task_aligned, dict(overlaps=None), "there is no option 'overlaps'"),
+        (va.point, dict(scale=0), "scale is 0; it must be above 0"),
+        (va.region, dict(center_ratio=-0.1), "center_ratio is -0.1; it must be at least 0"),
+        (va.center_region, dict(pos_scale=-0.2), "pos_scale is -0.2; it must be at least 0"),
+        (va.center_region, dict(pos_scale=BOXES), "pos_scale is tensor(.|\n)*; a number is expected"),
+        (va.atss, dict(topk=9.5), "topk is 9.5; a whole number"),
+    ],
+)
+def test_options_of_functions(function, options, text):
+    needed = [
+        name
+        for name, one in inspect.signature(function).parameters.items()
+        if one.default is one.empty and name not in options
+    ]
+    with pytest.raises(va.AssignerInputError, match=f"^{function.__name__}: {text}"):
+        function(**{name: 0.2 if "scale" in name else BOXES for name in needed}, **options)
+
+
 # ---------------------------------------------------------------------------------------- overlaps and ignore regions
 
 

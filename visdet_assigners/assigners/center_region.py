@@ -21,7 +21,7 @@ from visdet_assigners.functional.boxes import border_distance, box_area, box_ove
 from visdet_assigners.functional.overlaps import near_blocks
 from visdet_assigners.functional.select import ties_by_index
 from visdet_assigners.inputs import Inputs
-from visdet_assigners.options import number
+from visdet_assigners.options import not_negative, number
 from visdet_assigners.registry import register
 from visdet_assigners.settings import memory_budget
 
@@ -33,7 +33,7 @@ def scale_boxes(boxes: Tensor, scale: float) -> Tensor:
 
 
 @checked(
-    {"pos_scale": number, "neg_scale": number, "min_pos_iof": number},
+    {"pos_scale": not_negative, "neg_scale": not_negative, "min_pos_iof": number},
     priors="boxes", gts="truths", labels="labels", ignored="marks",
 )  # fmt: skip
 def center_region(

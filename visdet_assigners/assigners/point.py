@@ -22,7 +22,7 @@ from visdet_assigners.functional.resolve import best_claim
 from visdet_assigners.functional.select import largest_of_each, top
 from visdet_assigners.functional.validity import Fault, Kind
 from visdet_assigners.inputs import Inputs
-from visdet_assigners.options import number, whole_number
+from visdet_assigners.options import positive, whole_number
 from visdet_assigners.registry import register
 
 MANY = 1024
@@ -31,7 +31,7 @@ SLACK = 1e-5
 """By which part a square may exceed the least to be on it: many times what rounding does."""
 
 
-@checked({"topk": whole_number, "scale": number}, points="points", gts="truths", level_sizes="optional levels")
+@checked({"topk": whole_number, "scale": positive}, points="points", gts="truths", level_sizes="optional levels")
 def point(
     points: Tensor, gts: Tensor, level_sizes: Sequence[int] | None = None, topk: int = 3, scale: float = 4
 ) -> Assignment:

@@ -24,7 +24,7 @@ from visdet_assigners.functional.overlaps import near_blocks
 from visdet_assigners.functional.tensors import cat_or_only
 from visdet_assigners.functional.validity import Kind
 from visdet_assigners.inputs import Inputs, count_instances
-from visdet_assigners.options import number
+from visdet_assigners.options import not_negative, number
 from visdet_assigners.registry import register
 
 PAIR = 64
@@ -56,7 +56,7 @@ def inside_parts(x: Tensor, y: Tensor, parts: Tensor) -> Tensor:
 
 
 @checked(
-    {"anchor_scale": number, "center_ratio": number, "ignore_ratio": number},
+    {"anchor_scale": number, "center_ratio": not_negative, "ignore_ratio": not_negative},
     priors="boxes", gts="truths", level_sizes="levels",
 )  # fmt: skip
 def region(

@@ -22,7 +22,7 @@ from visdet_assigners.functional.overlaps import IOU, Measure
 from visdet_assigners.functional.resolve import match_dynamic_k
 from visdet_assigners.functional.validity import Kind
 from visdet_assigners.inputs import Inputs
-from visdet_assigners.options import number, whole_number
+from visdet_assigners.options import not_negative, number, whole_number
 from visdet_assigners.registry import register
 
 OUTSIDE = 1e5
@@ -52,7 +52,7 @@ def near_and_inside(points: Tensor, gts: Tensor, radius: float) -> tuple[Tensor,
 
 
 @checked(
-    {"topk": whole_number, "center_radius": number, "iou_weight": number, "cls_weight": number},
+    {"topk": whole_number, "center_radius": not_negative, "iou_weight": number, "cls_weight": number},
     points="strided", gts="truths", boxes="predicted", scores="probabilities", labels="labels",
 )  # fmt: skip
 def sim_ota(

@@ -26,7 +26,7 @@ from visdet_assigners.functional.select import largest_of_each, top
 from visdet_assigners.functional.tensors import as_float32, as_tensor, cat_or_only, evenly, row_of_image
 from visdet_assigners.functional.validity import Kind
 from visdet_assigners.inputs import Inputs
-from visdet_assigners.options import number, whole_number
+from visdet_assigners.options import literal, number, whole_number
 from visdet_assigners.registry import register
 
 PAIR = 32
@@ -56,7 +56,7 @@ class TaskAlignedTargets:
 
 
 @checked(
-    {"topk": whole_number, "alpha": number, "beta": number},
+    {"topk": whole_number, "alpha": number, "beta": number, "candidate_order": literal(CandidateOrder)},
     priors="boxes", gts="truths", boxes="predicted", scores="probabilities", labels="labels",
 )  # fmt: skip
 def task_aligned(
