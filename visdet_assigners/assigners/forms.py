@@ -61,6 +61,7 @@ BESIDES = ("num_level_priors", "img_meta")
 """What a call on tensors may say by keyword besides mmdet 2's own arguments."""
 
 LABELS = "gt_instances.labels"
+REGIONS = "gt_instances_ignore.bboxes"
 
 
 def levels_by_name(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -156,6 +157,8 @@ def fields_of_tensors(assigner: Any, args: Sequence[Any], kwargs: Mapping[str, A
     places = {**table, **dict(zip(BESIDES, BESIDES))}
     fields = {place: None for place in table.values() if place.startswith(("pred_", "gt_instances."))}
     fields.update({places[name]: value for name, value in given.items() if places[name]})
+    if hasattr(fields.get(REGIONS), "bboxes"):  # visdet's ATSSHead and GFLHead hand over instances in this place
+        fields[REGIONS] = fields[REGIONS].bboxes
     return assigner.from_mmdet2(fields)
 
 
