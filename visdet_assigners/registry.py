@@ -59,6 +59,14 @@ class Home:
         for cls in REGISTERED.values():
             self.take(cls)
 
+    def open_later(self) -> None:
+        """Open after somebody's import, which goes on whatever is amiss here."""
+        try:
+            self.open()
+        except (ImportError, AttributeError) as error:
+            told = "%s has no registry that we know (%s): its configs find ours by their import path alone"
+            logging.getLogger(SCOPE).warning(told, self.package, error)
+
     def take(self, cls: type) -> None:
         """Register a class, in the root unless its name is taken there."""
         name = cls.__name__
@@ -121,7 +129,7 @@ else:
     )
 
 for later in HOMES[1:]:
-    when_imported(later.classes, later.open)
+    when_imported(later.classes, later.open_later)
 
 
 def register(cls: T) -> T:
