@@ -16,6 +16,7 @@ from typing_extensions import Unpack
 from visdet_assigners.assigners.base import Common
 from visdet_assigners.assigners.checking import checked
 from visdet_assigners.assigners.dense import FINER, DenseAssigner
+from visdet_assigners.assigners.forms import TRUTHS, Names
 from visdet_assigners.assignment import (
     IGNORED,
     Assignment,
@@ -233,6 +234,7 @@ class ATSSAssigner(DenseAssigner):
     knobs: ClassVar[str] = f"{FINER}; topk is no help"
     levels: ClassVar[Literal["needed", "optional", "unused"]] = "needed"
     handles_regions: ClassVar[bool] = True
+    mmdet2: ClassVar[Names] = ("bboxes", "num_level_bboxes", *TRUTHS, "cls_scores", "bbox_preds")
 
     def __init__(
         self,

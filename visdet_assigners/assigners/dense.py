@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from visdet_assigners.assigners.base import BaseAssigner, Common, in_either_order
+from visdet_assigners.assigners import forms
+from visdet_assigners.assigners.base import BaseAssigner, Common
 from visdet_assigners.assigners.calling import assigner_method
+from visdet_assigners.assigners.forms import in_any_form
 from visdet_assigners.assigners.overlapping import OverlapMixin
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, to_assign_result
 from visdet_assigners.functional.tensors import padded
@@ -49,6 +51,7 @@ class DenseAssigner(OverlapMixin, BaseAssigner):
     """
 
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "boxes"}
+    mmdet2: ClassVar[forms.Names | None] = forms.DENSE
     levels: ClassVar[Literal["needed", "optional", "unused"]] = "unused"
     handles_regions: ClassVar[bool] = False
     needs_geometry: ClassVar[bool] = True
@@ -57,7 +60,7 @@ class DenseAssigner(OverlapMixin, BaseAssigner):
         super().__init__(**common)
         self.ignore_iof_thr = self.number_of("ignore_iof_thr", ignore_iof_thr)
 
-    @in_either_order
+    @in_any_form
     @assigner_method
     def assign(
         self,
@@ -69,6 +72,9 @@ class DenseAssigner(OverlapMixin, BaseAssigner):
         img_meta: Mapping[str, Any] | None = None,
     ) -> AssignResult:
         """Assign the priors of one image.
+
+        Also takes mmdet 2's tensors, in its order or by its names: ``bboxes``, ``gt_bboxes``, ``gt_bboxes_ignore``,
+        ``gt_labels`` of most classes, see ``mmdet2`` of each.
 
         Args:
             pred_instances: with the fields that the class reads, (N, ...) each; N may be 0.

@@ -114,6 +114,7 @@ class DynamicSoftLabelAssigner(DenseAssigner):
 
     knobs: ClassVar[str] = f"raise topk; {FINER}"
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "points", "bboxes": "predicted", "scores": "scores"}
+    mmdet2: ClassVar[None] = None
 
     def __init__(
         self,

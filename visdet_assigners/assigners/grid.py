@@ -14,6 +14,7 @@ from typing_extensions import Unpack
 
 from visdet_assigners.assigners.checking import checked
 from visdet_assigners.assigners.dense import DenseAssigner, DenseCommon
+from visdet_assigners.assigners.forms import Names
 from visdet_assigners.assigners.max_iou import THRESHOLDS, Threshold, band_of
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, all_negative
 from visdet_assigners.functional.blocks import static_shapes
@@ -111,6 +112,7 @@ class GridAssigner(DenseAssigner):
 
     knobs: ClassVar[str] = "two objects in one cell compete for its anchors: a finer stride, or more anchors in a cell"
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "boxes", "responsible_flags": "flags"}
+    mmdet2: ClassVar[Names] = ("bboxes", "box_responsible_flags", "gt_bboxes", "gt_labels")
     needs_geometry: ClassVar[bool] = False
     priors_first: ClassVar[bool] = False
 

@@ -14,12 +14,14 @@ from typing_extensions import Unpack
 
 from visdet_assigners.assigners.checking import checked
 from visdet_assigners.assigners.dense import FINER, DenseAssigner, DenseCommon
+from visdet_assigners.assigners.forms import Names
 from visdet_assigners.assignment import Assignment, all_negative
 from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.boxes import border_distance, box_area, box_center
 from visdet_assigners.functional.costs import one_hot_costs
 from visdet_assigners.functional.overlaps import IOU, Measure
 from visdet_assigners.functional.resolve import match_dynamic_k
+from visdet_assigners.functional.tensors import as_float32
 from visdet_assigners.functional.validity import Kind
 from visdet_assigners.inputs import Inputs
 from visdet_assigners.options import not_negative, number, whole_number
@@ -172,6 +174,9 @@ class SimOTAAssigner(DenseAssigner):
 
     knobs: ClassVar[str] = f"raise center_radius and candidate_topk; {FINER}"
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "strided", "bboxes": "predicted", "scores": "probabilities"}
+    mmdet2: ClassVar[Names] = (
+        "pred_scores", "priors", "decoded_bboxes", "gt_bboxes", "gt_labels", "gt_bboxes_ignore", "eps",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -188,6 +193,13 @@ class SimOTAAssigner(DenseAssigner):
         self.iou_weight = self.number_of("iou_weight", iou_weight)
         self.cls_weight = self.number_of("cls_weight", cls_weight)
         self.build_calculator(iou_calculator)
+
+    def from_mmdet2(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Take the root of the scores, which mmdet 2's class did and since mmdet 3 its head does."""
+        scores = fields["pred_instances.scores"]
+        if isinstance(scores, Tensor):
+            fields["pred_instances.scores"] = as_float32(scores.detach()).sqrt()
+        return fields
 
     def decide(self, image: Inputs) -> Assignment:
         """Assign one image."""

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from visdet_assigners.assigners.base import in_either_order
 from visdet_assigners.assigners.calling import assigner_method
 from visdet_assigners.assigners.checking import checked
 from visdet_assigners.assigners.dense import FINER, DenseAssigner, DenseCommon
+from visdet_assigners.assigners.forms import TRUTHS, Names, in_any_form
 from visdet_assigners.assignment import Assignment, AssignResult, all_negative
 from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.boxes import INSIDE, border_distance, box_center
@@ -292,6 +292,7 @@ class TaskAlignedAssigner(DenseAssigner):
 
     knobs: ClassVar[str] = f"raise topk, which also counts candidates outside the box; {FINER}"
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "boxes", "bboxes": "predicted", "scores": "probabilities"}
+    mmdet2: ClassVar[Names] = ("pred_scores", "decode_bboxes", "anchors", *TRUTHS, "alpha", "beta")
 
     def __init__(
         self,
@@ -305,7 +306,7 @@ class TaskAlignedAssigner(DenseAssigner):
         self.candidate_order = self.option_of("candidate_order", candidate_order, CandidateOrder)
         self.build_calculator(iou_calculator)
 
-    @in_either_order
+    @in_any_form
     @assigner_method
     def assign(  # type: ignore[override]
         self,

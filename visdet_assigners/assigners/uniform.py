@@ -14,6 +14,7 @@ from typing_extensions import Unpack
 
 from visdet_assigners.assigners.checking import checked
 from visdet_assigners.assigners.dense import DenseAssigner, DenseCommon
+from visdet_assigners.assigners.forms import TRUTHS, Names
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, all_negative
 from visdet_assigners.functional.blocks import split
 from visdet_assigners.functional.boxes import common_origin, xyxy_to_cxcywh
@@ -117,6 +118,7 @@ class UniformAssigner(DenseAssigner):
 
     knobs: ClassVar[str] = "raise match_times, or lower pos_ignore_thr, which drops positives that fit badly"
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "boxes", "decoder_priors": "predicted"}
+    mmdet2: ClassVar[Names] = ("bbox_pred=pred_instances.decoder_priors", "anchor", *TRUTHS)
     keeps_gradient: ClassVar[bool] = True
 
     def __init__(

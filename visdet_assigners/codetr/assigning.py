@@ -19,7 +19,7 @@ from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from visdet_assigners.assigners.base import levels_by_name
+from visdet_assigners.assigners.forms import levels_by_name
 from visdet_assigners.codetr.shadowing import listen, shadow
 from visdet_assigners.functional.validity import POINTS
 from visdet_assigners.registry import REGISTERED

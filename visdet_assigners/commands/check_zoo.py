@@ -16,6 +16,7 @@ from typing import Any
 
 import mmdet
 import torch
+from mmdet.registry import TASK_UTILS as MMDET
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
@@ -94,7 +95,7 @@ def mmdet_alone() -> Iterator[None]:
 def build(node: Mapping[str, Any]) -> Any:
     """Build an assigner as mmdet's heads do."""
     with DefaultScope.overwrite_default_scope("mmdet"):
-        return dropin.MMDET.build(copy.deepcopy(dict(node)))
+        return MMDET.build(copy.deepcopy(dict(node)))
 
 
 def parts(assigner: Any) -> Iterator[Any]:

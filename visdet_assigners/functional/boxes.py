@@ -33,6 +33,14 @@ def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
     return torch.cat([(low + high) / 2, high - low], dim=-1)
 
 
+def cxcywh_to_xyxy(boxes: Tensor, size: tuple[float, float] = (1, 1)) -> Tensor:
+    """Centre and size to corners: (..., 4) cxcywh -> (..., 4) xyxy, times the height and width of an image."""
+    middle, half = boxes[..., :2], 0.5 * boxes[..., 2:]
+    x1, y1, x2, y2 = torch.cat([middle - half, middle + half], dim=-1).unbind(-1)
+    height, width = size
+    return torch.stack([x1 * width, y1 * height, x2 * width, y2 * height], dim=-1)
+
+
 def common_origin(boxes: Tensor) -> Tensor:
     """What to take off coordinates so that centres keep their digits where all boxes are far from 0, as in maps.
 
