@@ -23,6 +23,7 @@ FITTING = {
     "HungarianAssigner": dict(match_costs=COSTS),
     "MaxIoUAssigner": IOU_SETTINGS,
     "PointAssigner": dict(scale=4, pos_num=3),
+    "RegionAssigner": dict(center_ratio=0.2, ignore_ratio=0.5),
     "ScaleRangeAssigner": dict(center_sampling=True),
     "SimOTAAssigner": dict(center_radius=2.5),
     "TaskAlignedAssigner": dict(topk=13),
@@ -39,7 +40,6 @@ OTHERS = {
     "GridAssigner": (dict(pos_iou_thr=0.5, neg_iou_thr=0.5), "responsible_flags"),
     "MaskHungarianAssigner": (dict(), "masks"),
     "MultiInstanceAssigner": (dict(pos_iou_thr=0.5, neg_iou_thr=0.5), "one object for each prior"),
-    "RegionAssigner": (dict(center_ratio=0.2, ignore_ratio=0.5), "needs featmap_sizes, num_level_anchors"),
 }
 
 
@@ -100,6 +100,14 @@ def test_every_assigner_that_fits(head, name):
         if name == "TopkHungarianAssigner":
             arguments = (predicted.scores, boxes, truths.bboxes, truths.labels, sample.metainfo)
             result = alone.assign(*arguments)
+        elif name == "RegionAssigner":
+            sizes = [tuple(x.shape[-2:]) for x in pyramid()]
+            predicted.valid_flags = torch.ones(len(anchors), dtype=torch.bool)
+            scale = 4 * 2 ** (1 / 3)  # the geometric mean of three scales in an octave
+            numbers = [int(flags.sum()) for flags in valid]
+            result = alone.assign(
+                predicted, truths, sample.metainfo, sizes, numbers, scale, STRIDES, allowed_border=-1
+            )
         else:
             result = alone.assign(
                 pred_instances=predicted,
@@ -126,12 +134,6 @@ def test_every_assigner_that_does_not_fit_says_why(name):
 def test_positives_outside_their_objects_have_no_centerness(name):
     branch = branch_with("atss", name, dict(pos_iou_thr=0.2, neg_iou_thr=0.2, match_low_quality=False))
     with pytest.raises(TypeError, match=f"{name} made anchors positive whose centres lie outside"):
-        branch.loss(pyramid(), images(sizes=[(96, 128)] * 2)[1])
-
-
-def test_predictions_that_are_no_boxes():
-    branch = branch_with("gfl", "TaskAlignedAssigner", dict(topk=13))
-    with pytest.raises(TypeError, match="GFLHead does not predict four numbers"):
         branch.loss(pyramid(), images(sizes=[(96, 128)] * 2)[1])
 
 

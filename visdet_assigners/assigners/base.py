@@ -26,7 +26,7 @@ from visdet_assigners.options import (
     signature_with,
     whole_number,
 )
-from visdet_assigners.registry import adopt
+from visdet_assigners.registry import adapt_heads, adopt
 from visdet_assigners.settings import Policy
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -92,6 +92,8 @@ class BaseAssigner(ABC):
     """Fields of the predictions that it reads, and what they hold."""
     knobs: ClassVar[str] = ""
     """What to change where objects get too few positives, for reports."""
+    heads: ClassVar[str] = "mmdet's dense heads with anchors or points: RPN, RetinaNet, SSD, ATSS, GFL, FSAF, TOOD, YOLOX, RTMDet, YOLOF"
+    """Heads that can feed it, for errors."""
     keeps_gradient: ClassVar[bool] = False
     """Whether results carry gradients of the predictions."""
     matches_on_host: ClassVar[bool] = False
@@ -129,6 +131,7 @@ class BaseAssigner(ABC):
         if kwargs and not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
             check_names(cls.__name__, kwargs, parameters)
         adopt(cls)
+        adapt_heads()
         return super().__new__(cls)
 
     @classmethod
@@ -176,7 +179,7 @@ class BaseAssigner(ABC):
 
     def inputs(self, *sources: Any) -> Inputs:
         """Begin to read an image, which is named in one of the sources: meta data, or instances with some."""
-        return Inputs(type(self).__name__, self.on_nonfinite, self.matches_on_host, sources)
+        return Inputs(type(self).__name__, self.on_nonfinite, self.matches_on_host, sources, self.heads)
 
     def run(self, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
         """Call a function without its checks, since inputs were checked when read; compiled if ``compile=True``."""

@@ -39,7 +39,7 @@ from visdet_assigners.codetr.queries import (
     query_losses,
     reference_boxes,
 )
-from visdet_assigners.codetr.shadowing import shadow
+from visdet_assigners.adapting.shadowing import shadow
 from visdet_assigners.registry import MODELS, SCOPE
 
 
