@@ -204,7 +204,7 @@ class Inputs:
             kind = "nothing" if value is None else type(value).__name__
             hint = "; torch.from_numpy makes one" if kind == "ndarray" else ""
             if value is None and self.heads and name.startswith("pred_instances."):
-                hint = f"; these heads pass it, or have it filled in: {self.heads}"
+                hint = f"; heads that can feed it: {self.heads}"
             self.fail(f"{name} must be a tensor, got {kind}{hint}")
         if self.device is None:
             self.device, self._first = value.device, name
@@ -372,7 +372,7 @@ class Inputs:
             if level_ids is None:
                 self.fail(
                     f"neither {name} nor pred_instances.level_ids is there: the caller has no levels, as RoI heads, or "
-                    f"hides them; these heads pass them, or have them filled in: {self.heads}"
+                    f"hides them; heads that can feed it: {self.heads}"
                 )
             if not static_shapes(level_ids.device) and (level_ids.diff() < 0).any():
                 self.fail("pred_instances.level_ids must ascend: one level after another")

@@ -19,10 +19,11 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from visdet_assigners.adapting.needs import Dialect, Needs, dialect_of, needs_of
-from visdet_assigners.adapting.predictions import HeadOutputs, as_scores
+from visdet_assigners.adapting.predictions import HeadOutputs, as_scores, grid_of, has_grid
 from visdet_assigners.adapting.results import complete_result
 from visdet_assigners.adapting.shadowing import listen, shadow
 from visdet_assigners.assigners.base import BaseAssigner, levels_by_name
+from visdet_assigners.registry import REGISTERED
 
 SQUARE = 8.0
 """Side, in strides, of the squares that stand for points where an assigner reads boxes: the anchors of ATSS's paper."""
@@ -49,8 +50,7 @@ def adapt_assigner(head: nn.Module, samples: Sequence[Any], only_ours: bool = Fa
     assigners = [one for one in vars(head).values() if callable(getattr(type(one), "assign", None))]
     if only_ours:
         assigners = [one for one in assigners if isinstance(one, BaseAssigner)]
-    dense = isinstance(head, BaseDenseHead) and hasattr(head, "prior_generator")
-    if not dense or not assigners or id(head) in _adapted:
+    if not isinstance(head, BaseDenseHead) or not has_grid(head) or not assigners or id(head) in _adapted:
         yield
         return
     _adapted.add(id(head))
@@ -117,8 +117,8 @@ class _Adapter:
         raise TypeError(f"{type(self.head).__name__}: {self.name} {message}; {self._fitting()}")
 
     def _fitting(self) -> str:
-        heads = getattr(type(self.assigner), "heads", "")
-        return f"{self.name} works in {heads}" if heads else "choose another head"
+        heads = getattr(REGISTERED.get(self.name), "heads", "")
+        return f"heads that can feed it: {heads}" if heads else "choose another head"
 
     def explain(self) -> None:
         """Raise where ATSS's centerness was the root of a negative number; mmdet's own assertion doesn't say so."""
@@ -147,10 +147,11 @@ class _Adapter:
             return False
         scores_fit = "scores" not in needs.fields or needs.scores == self.dialect.scores
         sizes = not needs.levels or needs.points or given.get("num_level_priors") is not None or "level_ids" in passed
+        sees_image = not self.needs.image or given.get("img_meta") is not None
         regions = given.get("gt_instances_ignore") is not None or not getattr(self.assigner, "ignore_iof_thr", -1) > 0
         takes_any = any(one.kind is one.VAR_KEYWORD for one in self.parameters.values())
         required = not self._missing(given) and (takes_any or given.keys() <= self.parameters.keys())
-        return needs.fields <= set(passed.keys()) and scores_fit and sizes and regions and required
+        return needs.fields <= set(passed.keys()) and scores_fit and sizes and sees_image and regions and required
 
     def _known(self, given: dict[str, Any]) -> dict[str, Any]:
         """The arguments that the assigner takes."""
@@ -185,6 +186,9 @@ class _Adapter:
         if given.get("gt_instances_ignore") is None:
             given["gt_instances_ignore"] = sample.get("ignored_instances")
         lacking = needs.predicted - set(passed.keys())
+        unknown = sorted(needs.fields - set(passed.keys()) - {"priors", "valid_flags", *needs.predicted})
+        if unknown:
+            self.fail(f"reads {', '.join(unknown)}, which {type(self.head).__name__} does not have")
         of_region = any(name in self.parameters for name in REGION)
         if not lacking and not needs.levels and not of_region and self._fits(passed):
             return
@@ -227,7 +231,7 @@ class _Adapter:
 
     def _for_region(self, given: dict[str, Any], outputs: HeadOutputs) -> None:
         """Add what Cascade RPN passes: the scale of anchors is the geometric mean of theirs."""
-        generator = self.head.prior_generator
+        generator = grid_of(self.head)
         strides = [one[0] if isinstance(one, (list, tuple)) else one for one in generator.strides]
         scale = SQUARE
         if hasattr(generator, "base_anchors"):
@@ -236,6 +240,8 @@ class _Adapter:
             scale = math.exp(sum(math.log(side) for side in sides) / len(sides)) / strides[0]
         given.update(featmap_sizes=outputs.featmap_sizes, anchor_scale=scale, anchor_strides=strides)
         given.update(num_level_anchors=given["num_level_priors"], allowed_border=-1)
+        if not self.assigner.uses_regions():
+            self.assigner.without_regions(given.pop("gt_instances_ignore"))
 
 
 def _sort_out(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any] | None, tuple[float, ...]]:

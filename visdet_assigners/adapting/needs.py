@@ -20,12 +20,14 @@ class Needs:
         scores: what its scores are, None where it reads nothing predicted.
         points: whether its priors are points with their strides, rather than boxes.
         levels: whether it reads the sizes of the levels.
+        image: whether it reads the size of the image.
     """
 
     fields: frozenset[str] = frozenset({"priors"})
     scores: Scores | None = None
     points: bool = False
     levels: bool = False
+    image: bool = False
 
     @property
     def predicted(self) -> frozenset[str]:
@@ -43,7 +45,7 @@ def needs_of(assigner: Any) -> Needs:
     if not {"scores", "bboxes", "decoder_priors"} & reads.keys():
         scores = None
     levels = getattr(cls, "levels", "unused") != "unused"
-    return Needs(frozenset(reads), scores, reads.get("priors") in POINTS, levels)
+    return Needs(frozenset(reads), scores, reads.get("priors") in POINTS, levels, cls.matches_on_host)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import torch
-from mmdet.models.dense_heads import AnchorHead, FCOSHead, GFLHead, RepPointsHead, TOODHead, VFNetHead
+from mmdet.models.dense_heads import (
+    AnchorHead,
+    FCOSHead,
+    GFLHead,
+    GuidedAnchorHead,
+    RepPointsHead,
+    SABLRetinaHead,
+    TOODHead,
+    VFNetHead,
+)
 from mmdet.models.task_modules.prior_generators import anchor_inside_flags
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
@@ -14,15 +23,27 @@ from torch import Tensor
 from visdet_assigners.adapting.needs import Scores
 from visdet_assigners.functional.tensors import as_float32
 
+GENERATORS = ("prior_generator", "square_anchor_generator")
+"""What heads call the generator of their priors; the second one that has approximations of them, too."""
 EPS = 1e-6
 """By which probabilities keep away from 0 and 1 where they are turned into logits."""
+
+
+def has_grid(head: Any) -> bool:
+    """Whether a head generates priors on the grids of its levels."""
+    return any(hasattr(head, name) for name in GENERATORS)
+
+
+def grid_of(head: Any) -> Any:
+    """The generator of a head's priors."""
+    return next(getattr(head, name) for name in GENERATORS if hasattr(head, name))
 
 
 class HeadOutputs:
     """The outputs of a head for a batch, and what follows from their shapes.
 
     Args:
-        head: any dense head with a ``prior_generator``.
+        head: any dense head that ``has_grid``.
         outputs: of its ``forward``; the first is a list of L maps (B, A * C, h, w), of scores where there are any.
         fail: raises an error of that text.
     """
@@ -34,7 +55,8 @@ class HeadOutputs:
         self.maps: Sequence[Tensor] = outputs[0]
         self.featmap_sizes = [tuple(level.shape[-2:]) for level in self.maps]
         places = [height * width for height, width in self.featmap_sizes]
-        self.lengths = [n * size for n, size in zip(head.prior_generator.num_base_priors, places)]  # (L,)
+        self.generator = grid_of(head)
+        self.lengths = [n * size for n, size in zip(self.generator.num_base_priors, places)]  # (L,)
 
     def inside(self, priors: Tensor, metainfo: Mapping[str, Any]) -> Tensor | None:
         """Which of all priors the head passed for an image, (N,) bool; None where it passed all of them.
@@ -62,7 +84,10 @@ class HeadOutputs:
             if head.train_cfg["init"]["assigner"]["type"] == "PointAssigner":
                 return torch.cat(valid[0]).bool(), centres
             return torch.cat(valid[0]).bool(), torch.cat(head.centers_to_bboxes(points)[0])
-        if not isinstance(head, AnchorHead) or hasattr(head, "approx_anchor_generator"):
+        if isinstance(head, SABLRetinaHead):
+            valid = GuidedAnchorHead.get_sampled_approxs(head, self.featmap_sizes, [metainfo], device=device)[1]
+            return torch.cat(valid[0]).bool(), torch.cat(head.get_anchors(self.featmap_sizes, [metainfo], device)[0])
+        if not isinstance(head, AnchorHead) or isinstance(head, GuidedAnchorHead):
             return None, None
         anchors, valid = head.get_anchors(self.featmap_sizes, [metainfo], device)
         every = torch.cat([get_box_tensor(level) for level in anchors[0]])
@@ -77,11 +102,8 @@ class HeadOutputs:
 
     def strides(self, inside: Tensor | None) -> Tensor:
         """Strides in x and y of the priors that were passed, (N, 2) pixels."""
-        rows = [self.maps[0].new_tensor(_pair(one)).expand(n, 2) for one, n in zip(self._strides(), self.lengths)]
+        rows = [self.maps[0].new_tensor(_pair(one)).expand(n, 2) for one, n in zip(self.generator.strides, self.lengths)]
         return _kept(torch.cat(rows).float(), inside)
-
-    def _strides(self) -> Sequence[Any]:
-        return self.head.prior_generator.strides
 
     def scores(self, image: int, inside: Tensor | None, given: Scores, wanted: Scores) -> Tensor:
         """Scores of an image, (N, C): those of the classes, of a head with softmax without the background's."""
@@ -99,9 +121,10 @@ class HeadOutputs:
             inside: see ``inside``.
             priors: (N, 4) xyxy, that were passed.
         """
-        head, levels = self.head, self.outputs[1] if len(self.outputs) > 1 else None
+        head = self.head
+        levels = self.outputs[1] if len(self.outputs) > 1 else None
         per_prior = 4 * (head.reg_max + 1) if isinstance(head, GFLHead) else 4
-        counts = head.prior_generator.num_base_priors
+        counts = self.generator.num_base_priors
         if (
             levels is None
             or not all(isinstance(level, Tensor) for level in levels)

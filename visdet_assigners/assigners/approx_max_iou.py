@@ -35,6 +35,7 @@ class ApproxMaxIoUAssigner(MaxIoUAssigner):
     """
 
     knobs: ClassVar[str] = "lower min_pos_iou, or add scales to the approximating anchors"
+    heads: ClassVar[str] = "SABLRetinaHead, and for the shapes of guided anchors GARPNHead and GARetinaHead"
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "boxes", "approxs": "groups"}
     priors_first: ClassVar[bool] = True
 

@@ -31,6 +31,9 @@ from visdet_assigners.settings import Policy
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
+PREDICTING = "RPN, RetinaNet, SSD, ATSS, GFL, PAA, FSAF, FCOS (AssignedFCOSHead), DDOD, TOOD, YOLOX, RTMDet, YOLOF"
+"""Heads of mmdet that predict a box for each prior before they assign, see configs/heads.md."""
+
 
 class Common(TypedDict, total=False):
     """Options that every assigner takes as keywords; see `BaseAssigner`."""
@@ -92,7 +95,7 @@ class BaseAssigner(ABC):
     """Fields of the predictions that it reads, and what they hold."""
     knobs: ClassVar[str] = ""
     """What to change where objects get too few positives, for reports."""
-    heads: ClassVar[str] = "mmdet's dense heads with anchors or points: RPN, RetinaNet, SSD, ATSS, GFL, FSAF, TOOD, YOLOX, RTMDet, YOLOF"
+    heads: ClassVar[str] = f"{PREDICTING}, VFNet, YOLOv3, SABL, RepPoints"
     """Heads that can feed it, for errors."""
     keeps_gradient: ClassVar[bool] = False
     """Whether results carry gradients of the predictions."""

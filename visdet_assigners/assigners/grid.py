@@ -110,6 +110,7 @@ class GridAssigner(DenseAssigner):
     """
 
     knobs: ClassVar[str] = "two objects in one cell compete for its anchors: a finer stride, or more anchors in a cell"
+    heads: ClassVar[str] = "YOLOV3Head"
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "boxes", "responsible_flags": "flags"}
     needs_geometry: ClassVar[bool] = False
     priors_first: ClassVar[bool] = False

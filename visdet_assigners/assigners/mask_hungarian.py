@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 from typing_extensions import Unpack
@@ -16,6 +16,7 @@ from typing_extensions import Unpack
 from visdet_assigners.assigners.base import Common
 from visdet_assigners.assigners.hungarian import HungarianAssigner
 from visdet_assigners.assignment import AssignResult
+from visdet_assigners.functional.validity import Kind
 from visdet_assigners.registry import build, register
 
 
@@ -44,6 +45,9 @@ class MaskHungarianAssigner(HungarianAssigner):
         >>> assigner.assign(None, pred.masks, gt.labels, gt.masks, img_meta={}).gt_inds  # as in mmdet 2
         tensor([0, 1])
     """
+
+    heads: ClassVar[str] = "MaskFormerHead and its line"
+    reads: ClassVar[Mapping[str, Kind]] = {"scores": "scores", "masks": "masks"}
 
     def __init__(
         self,

@@ -221,6 +221,7 @@ class RegionAssigner(DenseAssigner):
     """
 
     knobs: ClassVar[str] = "raise center_ratio, the part of the box that is positive"
+    heads: ClassVar[str] = f"Cascade RPN, {DenseAssigner.heads}"
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "boxes", "valid_flags": "flags"}
 
     def __init__(self, center_ratio: float = 0.2, ignore_ratio: float = 0.5, **common: Unpack[DenseCommon]) -> None:

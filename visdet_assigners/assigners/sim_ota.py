@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from visdet_assigners.assigners.base import PREDICTING
 from visdet_assigners.assigners.checking import checked
 from visdet_assigners.assigners.dense import FINER, DenseAssigner, DenseCommon
 from visdet_assigners.assignment import Assignment, all_negative
@@ -171,6 +172,7 @@ class SimOTAAssigner(DenseAssigner):
     """
 
     knobs: ClassVar[str] = f"raise center_radius and candidate_topk; {FINER}"
+    heads: ClassVar[str] = PREDICTING
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "strided", "bboxes": "predicted", "scores": "probabilities"}
 
     def __init__(
