@@ -99,8 +99,8 @@ def narrow(node: Any) -> None:
             node[key] = dict(type="BN")
 
 
-def head_config(name: str, assigner: dict[str, Any] | None = None) -> ConfigDict:
-    """The head's config with its ``train_cfg``, in which this assigner stands in place of its own."""
+def head_config(name: str, assigner: dict[str, Any] | None = None, stage: str = "init") -> ConfigDict:
+    """The head's config with its ``train_cfg``, in which this assigner stands in place of its own (of that stage)."""
     model = copy.deepcopy(get_config(f"mmdet::{STOCK[name][0]}").model)
     head = model.rpn_head if name == "RPN" else model.bbox_head
     train_cfg = model.train_cfg.rpn if name == "RPN" else model.get("train_cfg", ConfigDict())
@@ -118,17 +118,18 @@ def head_config(name: str, assigner: dict[str, Any] | None = None) -> ConfigDict
     if name == "FCOS":
         head.type, train_cfg = OURS[name], ConfigDict()
     if assigner is not None:
-        place = train_cfg.init if name == "RepPoints" else train_cfg
+        place = train_cfg[stage] if name == "RepPoints" else train_cfg
         place.assigner = ConfigDict(assigner)
     head.train_cfg, head.test_cfg = train_cfg, model.get("test_cfg")
     return head
 
 
-def build_head(name: str, assigner: dict[str, Any] | None = None) -> Any:
+def build_head(name: str, assigner: dict[str, Any] | None = None, stage: str = "init") -> Any:
+    """The head in training mode, with the same random weights each time."""
     MessageHub.get_current_instance().update_info("epoch", 99)  # TOOD asks for it
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope("mmdet"):
-        head = MODELS.build(head_config(name, assigner))
+        head = MODELS.build(head_config(name, assigner, stage))
     return head.train()
 
 
