@@ -143,7 +143,10 @@ def features(head: Any, name: str, count: int) -> tuple[torch.Tensor, ...]:
     height, width = image_size(name)
     maker = torch.Generator().manual_seed(1)
     sizes = [
-        (math.ceil(height / (s[1] if isinstance(s, tuple) else s)), math.ceil(width / (s[0] if isinstance(s, tuple) else s)))
+        (
+            math.ceil(height / (s[1] if isinstance(s, tuple) else s)),
+            math.ceil(width / (s[0] if isinstance(s, tuple) else s)),
+        )
         for s in generator.strides
     ]
     return tuple(torch.randn(count, WIDTH, *size, generator=maker) for size in sizes)

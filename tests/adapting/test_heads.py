@@ -54,7 +54,9 @@ def test_the_page_says_what_is_found():
     regions = {head: leaves_out(head) for head in STOCK}
     assert PAGE.read_text() == page(cells, regions), "PYTHONPATH=tests python -m adapting.page writes it"
     for (assigner, head), found in cells.items():
-        named = re.search(rf"\b{head}\b", REGISTERED[assigner].heads.replace("RetinaHead", "").replace("SABLRe", "SABL Re"))
+        named = re.search(
+            rf"\b{head}\b", REGISTERED[assigner].heads.replace("RetinaHead", "").replace("SABLRe", "SABL Re")
+        )
         assert bool(named) == (found != NO) or assigner in ("ApproxMaxIoUAssigner", "GridAssigner"), (assigner, head)
 
 
@@ -93,9 +95,10 @@ def test_level_sizes_are_those_of_the_priors_that_the_head_passed(head):
 
 def test_anchors_inside_the_image_alone():
     """``allowed_border=0`` leaves out anchors of each level by a count that differs from image to image."""
-    from adapting.heads import head_config
     from mmdet.registry import MODELS
     from mmengine.registry import DefaultScope
+
+    from adapting.heads import head_config
 
     config = head_config("RPN", settings_for("ATSSAssigner", "RPN"))
     config.train_cfg.allowed_border = 0

@@ -105,9 +105,7 @@ def test_every_assigner_that_fits(head, name):
             predicted.valid_flags = torch.ones(len(anchors), dtype=torch.bool)
             scale = 4 * 2 ** (1 / 3)  # the geometric mean of three scales in an octave
             numbers = [int(flags.sum()) for flags in valid]
-            result = alone.assign(
-                predicted, truths, sample.metainfo, sizes, numbers, scale, STRIDES, allowed_border=-1
-            )
+            result = alone.assign(predicted, truths, sample.metainfo, sizes, numbers, scale, STRIDES, allowed_border=-1)
         else:
             result = alone.assign(
                 pred_instances=predicted,

@@ -102,7 +102,9 @@ class HeadOutputs:
 
     def strides(self, inside: Tensor | None) -> Tensor:
         """Strides in x and y of the priors that were passed, (N, 2) pixels."""
-        rows = [self.maps[0].new_tensor(_pair(one)).expand(n, 2) for one, n in zip(self.generator.strides, self.lengths)]
+        rows = [
+            self.maps[0].new_tensor(_pair(one)).expand(n, 2) for one, n in zip(self.generator.strides, self.lengths)
+        ]
         return _kept(torch.cat(rows).float(), inside)
 
     def scores(self, image: int, inside: Tensor | None, given: Scores, wanted: Scores) -> Tensor:
