@@ -26,8 +26,8 @@ SCORES = {"YOLOX": (0, 2)}
 """Which outputs of a head are scores, or say whether there is an object."""
 TEXT = """# Which assigner works in which head?
 
-With this page you can see whether an assigner works in a head of mmdet by its `type` alone, and whether the loss of that
-head leaves out what ignore regions cover.
+With this page you can see whether an assigner works in a head of mmdet by its `type` alone, and whether the head's loss
+leaves out what ignore regions cover.
 
 ```python
 _base_ = "mmdet::rpn/rpn_r50_fpn_1x_coco.py"
@@ -36,8 +36,9 @@ model = dict(train_cfg=dict(rpn=dict(assigner=dict(_delete_=True, type="visdet_a
 
 Contents: [the table](#the-table) · [how a head is fed](#how-a-head-is-fed) · [ignore regions](#ignore-regions)
 
-`PYTHONPATH=tests python -m adapting.page` writes this page; `tests/adapting` fails where it says something else. The heads
-are those of mmdet's configs, narrow, in a training step on three images: with objects, padded, without.
+`PYTHONPATH=tests python -m adapting.page` writes this page, and `tests/adapting` fails where it says something else.
+The heads are those of mmdet's configs, made narrow, in a training step on three images: one with objects, one that is
+padded, one without objects.
 
 ## The table
 
@@ -45,46 +46,51 @@ are those of mmdet's configs, narrow, in a training step on three images: with o
 | --- | --- |
 | **own** | the head was written for it |
 | yes | it works: what the head doesn't pass is filled in |
-| inside | it works as long as the centres of its positives lie inside their objects, which the head's centerness needs; MaxIoU's do with `ignore_outside_gt=True`. Otherwise an error says so |
+| inside | it works while the centres of its positives lie inside their objects: the head's centerness needs that |
 | - | an error names the heads that can feed it |
 
 {table}
 
-FCOS is `type="visdet_assigners.AssignedFCOSHead"`: mmdet's takes no assigner. RepPoints is its first stage. In VFNet, YOLOv3,
-SABL and RepPoints, UniformAssigner needs `anchors_only=True`: these heads predict no plain boxes before they assign.
-ScaleRange takes one range for each level of the head.
-
-RoI heads take MaxIoU, and CrowdDet's MultiInstance: proposals have no levels. DETR's line takes Hungarian, mask
-transformers Hungarian or MaskHungarian.
+* **ATSS**'s centerness: an error tells where a centre lies outside. MaxIoU's are inside with `ignore_outside_gt=True`.
+* **FCOS** is `type="visdet_assigners.AssignedFCOSHead"`: mmdet's takes no assigner.
+* **RepPoints** is its first stage, `train_cfg.init.assigner`.
+* **Uniform** needs `anchors_only=True` in VFNet, YOLOv3, SABL and RepPoints, which predict no plain boxes before they
+  assign.
+* **ScaleRange** takes one range for each level of the head.
+* RoI heads take MaxIoU, and CrowdDet's MultiInstance: proposals have no levels. DETR's line takes Hungarian, mask
+  transformers Hungarian or MaskHungarian.
 
 ## How a head is fed
 
-While a dense head of mmdet computes its losses, calls of an assigner of this package are completed with what the assigner
-reads and the head didn't pass. A call that is complete goes through as it is.
+While a dense head of mmdet computes its losses, calls of an assigner of this package are completed by what it reads and
+the head didn't pass. A call that is complete goes through as it is. For this, building an assigner wraps `loss` and
+`loss_and_predict` of mmdet's `BaseDenseHead`.
 
-* **Levels**: counted from the head's own feature maps, less what the head leaves out for an image. Where that can't be told
-  exactly, an error says so; nothing is guessed.
-* **Points** of anchors are their centres with their strides; **boxes** of points are squares of 8 strides, as in ATSS's paper.
-* **Predictions** are those of the same step, decoded; softmax becomes the probability of each class.
-* **Targets**: RTMDet, YOLOX and TOOD train scores to the IoU of the predicted box. Where the assigner knows another overlap or
-  none, that IoU takes its place; TOOD gets its alignment, YOLOF its pairs.
-* **Ignore regions** of an image come from its data sample where the head keeps them to itself, as YOLOv3's does.
+* **Levels** are counted from the head's own feature maps, less what the head leaves out for an image. Where that can't
+  be told exactly, an error says so; nothing is guessed.
+* **Points** of anchors are their centres with their strides. **Boxes** of points are squares of 8 strides, as in the
+  paper of ATSS.
+* **Predictions** are those of the same step, decoded; a softmax becomes the probability of each class.
+* **Targets**: RTMDet, YOLOX and TOOD train scores to the IoU of the predicted box. Where an assigner has another
+  overlap, or none, that IoU takes its place. TOOD gets its alignment, and YOLOF its pairs.
+* **Ignore regions** come from the data sample where the head keeps them to itself, as YOLOv3's does.
 
-Heads that compute losses by ways of their own (LD, LAD, SoftTeacher, Cascade RPN's stages) are not fed.
+Heads that compute losses in ways of their own (LD, LAD, SoftTeacher, the stages of Cascade RPN) are not fed.
 
 ## Ignore regions
 
-`ignore_iof_thr=0.5` on any dense assigner: a prior that would be background, of which ignore regions cover more than half, is
-marked ignored. Off by default. MaxIoU, ApproxMaxIoU, AscendMaxIoU and ATSS follow mmdet instead: a covered prior matches
-nothing either (ATSS: it is a candidate last). CenterRegion ignores centres in regions even without it; MultiInstance has a
-rule of its own. Whether the prior then has no weight in the classification or objectness loss is the head's matter:
+With `ignore_iof_thr=0.5`, any dense assigner ignores priors that would be background and are covered by more than half.
+It is off by default. Four follow mmdet's rule instead: of MaxIoU, ApproxMaxIoU and AscendMaxIoU a covered prior matches
+nothing either, and of ATSS it becomes a candidate last. CenterRegion ignores centres in regions without the option,
+too; MultiInstance has a rule of its own. Whether an ignored prior has a weight in the loss of scores is the head's
+matter:
 
 | head | covered background is left out of the loss |
 | --- | --- |
 {regions}
 
-The three that don't weigh: YOLOX trains the objectness of every point, and VFNet and FCOS the scores of every point, whatever
-the assigner says. Only RepPoints' second stage trains scores: there the option belongs to `train_cfg.refine.assigner`.
+Those that don't: YOLOX trains the objectness of every point, VFNet and FCOS the scores of every point, whatever the
+assigner says. RepPoints trains scores in its second stage: there the option belongs to `train_cfg.refine.assigner`.
 """
 
 
@@ -99,7 +105,8 @@ def cell(assigner: str, head: str) -> tuple[str, str]:
     except (TypeError, ValueError) as error:
         if "centerness" in str(error):
             return INSIDE, ""
-        assert "heads that can feed it" in str(error), error
+        if "heads that can feed it" not in str(error):
+            raise
         return NO, str(error)
     assert torch.isfinite(total).all()  # type: ignore[arg-type]
     assert sum(int((call.result.gt_inds > 0).sum()) for call in calls[:3]) > 0

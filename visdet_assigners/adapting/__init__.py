@@ -4,8 +4,9 @@ Importing this wraps ``loss`` and ``loss_and_predict`` of mmdet's dense heads, s
 """
 
 from visdet_assigners.adapting.adapter import adapt_assigner
+from visdet_assigners.adapting.predictions import fed_by
 from visdet_assigners.adapting.stock_heads import adapt_stock_heads
 
-__all__ = ["adapt_assigner", "adapt_stock_heads"]
+__all__ = ["adapt_assigner", "adapt_stock_heads", "fed_by"]
 
 adapt_stock_heads()

@@ -37,7 +37,7 @@ _adapted: set[int] = set()  # heads inside a block, by id
 def adapt_assigner(head: nn.Module, samples: Sequence[Any], only_ours: bool = False) -> Iterator[None]:
     """Let a dense head work with assigners that it was not written for, inside the block, around one ``loss`` call.
 
-    A call that is complete goes through as it is.  Other heads than mmdet's dense ones, and their heirs, are left alone.
+    A call that is complete goes through as it is.  Only mmdet's dense heads and their heirs are adapted.
 
     Args:
         head: a dense head of mmdet.
@@ -245,7 +245,7 @@ class _Adapter:
 
 
 def _sort_out(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any] | None, tuple[float, ...]]:
-    """Name the arguments of a head's call, None where it is not one of instances; and those behind: TOOD's exponents."""
+    """Name the arguments of a head's call, None if it is not one of instances; and those behind: TOOD's exponents."""
     args, named = levels_by_name(args, kwargs)
     named.update(zip(_INSTANCES, args))
     return (named if isinstance(named.get("pred_instances"), InstanceData) else None), args[len(_INSTANCES) :]

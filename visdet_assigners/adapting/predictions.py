@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -15,16 +16,21 @@ from mmdet.models.dense_heads import (
     SABLRetinaHead,
     TOODHead,
     VFNetHead,
+    YOLOV3Head,
 )
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.models.task_modules.prior_generators import anchor_inside_flags
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
 
 from visdet_assigners.adapting.needs import Scores
 from visdet_assigners.functional.tensors import as_float32
+from visdet_assigners.registry import REGISTERED, is_ours
 
 GENERATORS = ("prior_generator", "square_anchor_generator")
 """What heads call the generator of their priors; the second one that has approximations of them, too."""
+WITHOUT_BOXES = (VFNetHead, YOLOV3Head, SABLRetinaHead, RepPointsHead)
+"""Heads that predict no plain box for each prior before they assign."""
 EPS = 1e-6
 """By which probabilities keep away from 0 and 1 where they are turned into logits."""
 
@@ -37,6 +43,17 @@ def has_grid(head: Any) -> bool:
 def grid_of(head: Any) -> Any:
     """The generator of a head's priors."""
     return next(getattr(head, name) for name in GENERATORS if hasattr(head, name))
+
+
+def fed_by(head: Any) -> frozenset[str]:
+    """Names of the assigners of this package that work in a head by their ``type`` alone; empty where it isn't fed."""
+    classes = type(head).__mro__[: type(head).__mro__.index(BaseDenseHead)] if isinstance(head, BaseDenseHead) else ()
+    own_ways = any("loss" in vars(cls) and not is_ours(cls) for cls in classes)
+    if not classes or own_ways or not has_grid(head) or isinstance(head, GuidedAnchorHead):
+        return frozenset()
+    wanted = "RepPoints" if isinstance(head, WITHOUT_BOXES) else "RPN"
+    named = {name: re.split(r"[,; ]+", getattr(cls, "heads", "")) for name, cls in REGISTERED.items()}
+    return frozenset(name for name, heads in named.items() if wanted in heads)
 
 
 class HeadOutputs:
@@ -129,9 +146,9 @@ class HeadOutputs:
         counts = self.generator.num_base_priors
         if (
             levels is None
+            or isinstance(head, WITHOUT_BOXES)
             or not all(isinstance(level, Tensor) for level in levels)
             or any(level.shape[1] != per_prior * n for level, n in zip(levels, counts))
-            or isinstance(head, VFNetHead)  # whose boxes are refined ones
         ):
             self.fail(f"reads boxes, and {type(head).__name__} does not predict four numbers for each")
         predicted = as_float32(_kept(_rows(levels, image, per_prior), inside))  # type: ignore[arg-type]
