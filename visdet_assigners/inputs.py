@@ -87,6 +87,7 @@ class Inputs:
         on_host: whether such values show on the host anyway, as in costs: then a device raises by default, too, without
             a test, and nothing is dropped here.
         sources: where the image may be named: meta data, or instances with some.
+        heads: that can feed the assigner, in words; named where predictions lack a field.
 
     Attributes:
         fields: the fields with a row for each prior, by name.
@@ -107,9 +108,15 @@ class Inputs:
     options: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
-        self, who: str, policy: Policy | None = None, on_host: bool = False, sources: Sequence[Any] = ()
+        self,
+        who: str,
+        policy: Policy | None = None,
+        on_host: bool = False,
+        sources: Sequence[Any] = (),
+        heads: str = "",
     ) -> None:
         self.who = who
+        self.heads = heads
         self.sources = sources
         self.policy = policy
         self.on_host = on_host
@@ -193,6 +200,8 @@ class Inputs:
         if not isinstance(value, Tensor):
             kind = "nothing" if value is None else type(value).__name__
             hint = "; torch.from_numpy makes one" if kind == "ndarray" else ""
+            if value is None and self.heads and name.startswith("pred_instances."):
+                hint = f"; heads that can feed it: {self.heads}"
             self.fail(f"{name} must be a tensor, got {kind}{hint}")
         if self.device is None:
             self.device, self._first = value.device, name
@@ -359,8 +368,8 @@ class Inputs:
             level_ids = getattr(instances, "level_ids", None)
             if level_ids is None:
                 self.fail(
-                    f"neither {name} nor pred_instances.level_ids is there; take a head that passes level "
-                    "sizes, as ATSSHead does, or for RetinaNet type='visdet_assigners.AnyAssignerRetinaHead'"
+                    f"neither {name} nor pred_instances.level_ids is there: the caller has no levels, as RoI heads, or "
+                    f"hides them; heads that can feed it: {self.heads}"
                 )
             if not static_shapes(level_ids.device) and (level_ids.diff() < 0).any():
                 self.fail("pred_instances.level_ids must ascend: one level after another")

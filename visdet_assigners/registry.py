@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from visdet_assigners.importing import when_imported
 
 SCOPE = "visdet_assigners"
+ADAPTING = f"{SCOPE}.adapting"
 REGISTERED: dict[str, type] = {}
 """Every registered class of the package by name."""
 
@@ -161,6 +162,15 @@ def adopt(cls: type) -> None:
         theirs = getattr(sys.modules.get(f"{home.classes}.assigners"), cls.__name__, None)
         if isinstance(theirs, ABCMeta) and not issubclass(cls, theirs):
             theirs.register(cls)
+
+
+def adapt_heads() -> None:
+    """Let mmdet's dense heads feed assigners that they were not written for, where they are loaded.
+
+    Called when an assigner is built: heads build theirs, so they are loaded before, whole.
+    """
+    if "mmdet.models.detectors" in sys.modules and ADAPTING not in sys.modules:
+        importlib.import_module(ADAPTING)
 
 
 def build(config: Any) -> Any:

@@ -37,6 +37,7 @@ class ApproxMaxIoUAssigner(MaxIoUAssigner):
     """
 
     knobs: ClassVar[str] = "lower min_pos_iou, or add scales to the approximating anchors"
+    heads: ClassVar[str] = "SABLRetinaHead, and for the shapes of guided anchors GARPNHead and GARetinaHead"
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "boxes", "approxs": "groups"}
     mmdet2: ClassVar[Names] = ("approxs", "squares", "approxs_per_octave", *TRUTHS)
     priors_first: ClassVar[bool] = True

@@ -25,8 +25,11 @@ from visdet_assigners.options import (
     signature_with,
     whole_number,
 )
-from visdet_assigners.registry import adopt
+from visdet_assigners.registry import adapt_heads, adopt
 from visdet_assigners.settings import Policy
+
+PREDICTING = "RPN, RetinaNet, SSD, ATSS, GFL, PAA, FSAF, FCOS (AssignedFCOSHead), DDOD, TOOD, YOLOX, RTMDet, YOLOF"
+"""Heads of mmdet that predict a box for each prior before they assign, see configs/heads.md."""
 
 
 class Common(TypedDict, total=False):
@@ -67,6 +70,8 @@ class BaseAssigner(ABC):
     """Fields of the predictions that it reads, and what they hold."""
     knobs: ClassVar[str] = ""
     """What to change where objects get too few positives, for reports."""
+    heads: ClassVar[str] = f"{PREDICTING}, VFNet, YOLOv3, SABL, RepPoints"
+    """Heads that can feed it, for errors."""
     keeps_gradient: ClassVar[bool] = False
     """Whether results carry gradients of the predictions."""
     matches_on_host: ClassVar[bool] = False
@@ -106,6 +111,7 @@ class BaseAssigner(ABC):
         if kwargs and not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
             check_names(cls.__name__, kwargs, parameters)
         adopt(cls)
+        adapt_heads()
         return super().__new__(cls)
 
     @classmethod
@@ -157,7 +163,7 @@ class BaseAssigner(ABC):
 
     def inputs(self, *sources: Any) -> Inputs:
         """Begin to read an image, which is named in one of the sources: meta data, or instances with some."""
-        return Inputs(type(self).__name__, self.on_nonfinite, self.matches_on_host, sources)
+        return Inputs(type(self).__name__, self.on_nonfinite, self.matches_on_host, sources, self.heads)
 
     def run(self, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
         """Call a function without its checks, since inputs were checked when read; compiled if ``compile=True``."""

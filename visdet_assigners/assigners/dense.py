@@ -183,8 +183,10 @@ class DenseAssigner(OverlapMixin, BaseAssigner):
         """Say once that ignore regions are given and not used."""
         count = count_instances(gt_instances_ignore)
         if count:
-            text = f"gt_instances_ignore has {count} regions, which are not used: the method defines none; what lies in"
-            self.warn_once("ignore regions", f"{text} them may become background")
+            text = (
+                f"gt_instances_ignore has {count} regions, which are not used; what lies in them may become background"
+            )
+            self.warn_once("ignore regions", f"{text}, unless ignore_iof_thr leaves it out of the loss")
 
     # ------------------------------------------------------------------------------------------------------ deciding
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from visdet_assigners.assigners.base import PREDICTING
 from visdet_assigners.assigners.checking import checked
 from visdet_assigners.assigners.dense import FINER, DenseAssigner, DenseCommon
 from visdet_assigners.assigners.sim_ota import any_ground_truth, match_candidates
@@ -113,6 +114,7 @@ class DynamicSoftLabelAssigner(DenseAssigner):
     """
 
     knobs: ClassVar[str] = f"raise topk; {FINER}"
+    heads: ClassVar[str] = PREDICTING
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "points", "bboxes": "predicted", "scores": "scores"}
     mmdet2: ClassVar[None] = None
 

@@ -155,7 +155,7 @@ def fields_of_tensors(assigner: Any, args: Sequence[Any], kwargs: Mapping[str, A
     if missing:
         assigner.fail(f"{', '.join(missing)} missing; {call}")
     places = {**table, **dict(zip(BESIDES, BESIDES))}
-    fields = {place: None for place in table.values() if place.startswith(("pred_", "gt_instances."))}
+    fields: dict[str, Any] = {place: None for place in table.values() if place.startswith(("pred_", "gt_instances."))}
     fields.update({places[name]: value for name, value in given.items() if places[name]})
     if hasattr(fields.get(REGIONS), "bboxes"):  # visdet's ATSSHead and GFLHead hand over instances in this place
         fields[REGIONS] = fields[REGIONS].bboxes

@@ -111,6 +111,7 @@ class GridAssigner(DenseAssigner):
     """
 
     knobs: ClassVar[str] = "two objects in one cell compete for its anchors: a finer stride, or more anchors in a cell"
+    heads: ClassVar[str] = "YOLOV3Head"
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "boxes", "responsible_flags": "flags"}
     mmdet2: ClassVar[Names] = ("bboxes", "box_responsible_flags", "gt_bboxes", "gt_labels")
     needs_geometry: ClassVar[bool] = False

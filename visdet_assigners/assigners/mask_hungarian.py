@@ -6,7 +6,7 @@ arXiv:2106.14855, which matches without classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from typing_extensions import Unpack
@@ -14,6 +14,7 @@ from typing_extensions import Unpack
 from visdet_assigners.assigners.base import Common
 from visdet_assigners.assigners.forms import Names
 from visdet_assigners.assigners.hungarian import HungarianAssigner
+from visdet_assigners.functional.validity import Kind
 from visdet_assigners.registry import build, register
 
 
@@ -46,6 +47,8 @@ class MaskHungarianAssigner(HungarianAssigner):
     mmdet2: ClassVar[Names] = (
         "cls_pred", "mask_pred", "gt_labels", "gt_mask", "img_meta", "gt_bboxes_ignore", "eps",
     )  # fmt: skip
+    heads: ClassVar[str] = "MaskFormerHead and its line"
+    reads: ClassVar[Mapping[str, Kind]] = {"scores": "scores", "masks": "masks"}
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visdet_assigners.assigners.base import BaseAssigner
+from visdet_assigners.assigners.base import PREDICTING, BaseAssigner
 from visdet_assigners.dropped import count_dropped
 from visdet_assigners.errors import AssignerInputError
 from visdet_assigners.functional.blocks import split, static_shapes
@@ -78,6 +78,7 @@ class MatchingAssigner(BaseAssigner):
     """An assigner that adds up match costs."""
 
     matches_on_host: ClassVar[bool] = True
+    heads: ClassVar[str] = f"DETR and its line, {PREDICTING}"
     reads: ClassVar[Mapping[str, Kind]] = {"scores": "scores", "bboxes": "predicted"}
 
     @abstractmethod

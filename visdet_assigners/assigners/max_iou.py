@@ -228,7 +228,7 @@ class MaxIoUAssigner(DenseAssigner):
 
     knobs: ClassVar[str] = (
         "lower pos_iou_thr and neg_iou_thr, keep match_low_quality=True with a low min_pos_iou, or give "
-        "the anchor generator scales nearer to these objects; ATSSAssigner sets a threshold for each object"
+        "the anchor generator scales nearer to these objects"
     )
     handles_regions: ClassVar[bool] = True
     priors_first: ClassVar[bool] = False

@@ -222,6 +222,7 @@ class RegionAssigner(DenseAssigner):
     """
 
     knobs: ClassVar[str] = "raise center_ratio, the part of the box that is positive"
+    heads: ClassVar[str] = f"Cascade RPN, {DenseAssigner.heads}"
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "boxes", "valid_flags": "flags"}
     mmdet2: ClassVar[Names] = (
         "mlvl_anchors", "mlvl_valid_flags", "gt_bboxes", "img_meta", "featmap_sizes", "anchor_scale", "anchor_strides",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from visdet_assigners.assigners.base import PREDICTING
 from visdet_assigners.assigners.checking import checked
 from visdet_assigners.assigners.dense import FINER, DenseAssigner, DenseCommon
 from visdet_assigners.assigners.forms import Names
@@ -173,6 +174,7 @@ class SimOTAAssigner(DenseAssigner):
     """
 
     knobs: ClassVar[str] = f"raise center_radius and candidate_topk; {FINER}"
+    heads: ClassVar[str] = PREDICTING
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "strided", "bboxes": "predicted", "scores": "probabilities"}
     mmdet2: ClassVar[Names] = (
         "pred_scores", "priors", "decoded_bboxes", "gt_bboxes", "gt_labels", "gt_bboxes_ignore", "eps",

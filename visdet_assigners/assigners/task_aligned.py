@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from visdet_assigners.assigners.base import PREDICTING
 from visdet_assigners.assigners.calling import assigner_method
 from visdet_assigners.assigners.checking import checked
 from visdet_assigners.assigners.dense import FINER, DenseAssigner, DenseCommon
@@ -291,6 +292,7 @@ class TaskAlignedAssigner(DenseAssigner):
     """
 
     knobs: ClassVar[str] = f"raise topk, which also counts candidates outside the box; {FINER}"
+    heads: ClassVar[str] = PREDICTING
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "boxes", "bboxes": "predicted", "scores": "probabilities"}
     mmdet2: ClassVar[Names] = ("pred_scores", "decode_bboxes", "anchors", *TRUTHS, "alpha", "beta")
 

@@ -12,7 +12,7 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from visdet_assigners.codetr.assigning import adapt_assigner
+from visdet_assigners.adapting.adapter import adapt_assigner
 from visdet_assigners.codetr.positives import Positives, record_positives, record_samples
 from visdet_assigners.registry import MODELS
 

@@ -31,6 +31,7 @@ from mmdet.models.layers import inverse_sigmoid
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor
 
+from visdet_assigners.adapting.shadowing import shadow
 from visdet_assigners.codetr.adapter import MultiScaleAdapter
 from visdet_assigners.codetr.queries import (
     PositiveQueries,
@@ -39,7 +40,6 @@ from visdet_assigners.codetr.queries import (
     query_losses,
     reference_boxes,
 )
-from visdet_assigners.codetr.shadowing import shadow
 from visdet_assigners.registry import MODELS, SCOPE
 
 
