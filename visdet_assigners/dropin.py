@@ -44,7 +44,7 @@ def restore() -> list[str]:
     """
     global _on
     _on = False
-    restored = set()
+    restored: set[str] = set()
     for home in HOMES:
         theirs = _replaced[home.package]
         for name in theirs:
@@ -88,7 +88,7 @@ def _ensure_one() -> None:
     Raises:
         ModuleNotFoundError: none is installed.
     """
-    missing = []
+    missing: list[ModuleNotFoundError] = []
     while not any(home.classes in sys.modules for home in HOMES):
         home = HOMES[len(missing)]
         try:
