@@ -217,6 +217,7 @@ def test_what_is_wrong_with_a_call():
         ((priors, boxes), {"gt_lables": labels}, "did you mean gt_labels"),
         ((priors, InstanceData(bboxes=boxes, labels=labels)), {}, "gt_bboxes must be a tensor, got InstanceData"),
         ((priors, boxes, None, labels[1:]), {}, r"the call has 12 gt_bboxes and 11 gt_labels"),
+        ((priors, torch.tensor(1.0)), {}, r"gt_bboxes must have shape \(n, 4\), got \(\)"),
         ((priors, boxes[:, :3]), {}, r"gt_bboxes must have shape \(n, 4\), got \(12, 3\)"),
         (
             (priors, boxes, None, labels),
@@ -230,6 +231,8 @@ def test_what_is_wrong_with_a_call():
     wrong[1, 2] = float("nan")
     with pytest.raises(va.AssignerInputError, match=r"gt_bboxes\[1, 2\] is nan.*\(image a.jpg\)"):
         assigner.assign(priors, wrong, None, labels, img_meta={"img_path": "a.jpg"})
+    with pytest.raises(va.AssignerInputError, match=r"12 gt_bboxes and 11 gt_labels \(image labels/a.jpg\)"):
+        assigner.assign(priors, boxes, None, labels[1:], img_meta={"img_path": "labels/a.jpg"})
     with pytest.raises(
         va.AssignerInputError, match=r"^DynamicSoftLabelAssigner: got tensors; mmdet 2 had no such class"
     ):

@@ -166,7 +166,7 @@ def stand_in_labels(assigner: Any, fields: dict[str, Any]) -> bool:
     """Give ground truths without labels a class each, where no scores are read; False where they have labels."""
     boxes = as_tensor(fields.get("gt_instances.bboxes"))
     given = fields.get(LABELS) is not None or fields.get("pred_instances.scores") is not None
-    if given or not isinstance(boxes, Tensor):
+    if given or not isinstance(boxes, Tensor) or boxes.ndim == 0:
         return False
     fields[LABELS] = torch.arange(len(boxes), device=boxes.device)
     return True
@@ -197,11 +197,14 @@ def as_instances(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def name_as_given(error: AssignerInputError, table: Mapping[str, str]) -> None:
     """Have an error name arguments of mmdet 2's call where it names fields of instances."""
-    text = str(error)
+    text, image = str(error), ""
+    if error.image is not None:
+        text, told, image = text.rpartition(" (image ")
+        image = told + image
     for name, place in table.items():
         owner, _, field = place.partition(".")
         if field:
             text, told, lengths = text.replace(place, name).partition(f"{owner} has ")
             text += told + re.sub(rf"\b{field}\b", name, lengths)
             error.field = error.field.replace(place, name)
-    error.args = (re.sub(r"(pred|gt)_instances has ", "the call has ", text),)
+    error.args = (re.sub(r"(pred|gt)_instances has ", "the call has ", text) + image,)
