@@ -106,7 +106,7 @@ def build(config: Any) -> Any:
             scope first.
 
     Raises:
-        KeyError: nobody knows the name.
+        KeyError: nobody knows the name, or a package does whose scope must stand in front of it.
         TypeError: the dictionary has no ``type``.
     """
     if not isinstance(config, Mapping):
@@ -120,10 +120,22 @@ def build(config: Any) -> Any:
         if name not in REGISTERED:
             if TASK_UTILS is None:
                 raise KeyError(f"{kind!r} is not one of ours and mmengine isn't installed; ours: {sorted(REGISTERED)}")
+            scopes = [] if TASK_UTILS.get(kind) is not None else scopes_of(kind)
+            if scopes:
+                names = " or ".join(f"type='{scope}.{kind}'" for scope in scopes)
+                raise KeyError(f"{kind!r} is none of ours, and not known in the scope at hand; write {names}")
             return TASK_UTILS.build(config)
         kind = REGISTERED[name]
     arguments.pop("_scope_", None)
     return kind(**arguments)
+
+
+def scopes_of(name: str) -> list[str]:
+    """The packages that have registered a task util of this name, as configs write them in front of it."""
+    if TASK_UTILS is None or "." in name:
+        return []
+    homes = {scope: registry.module_dict for scope, registry in ROOT.children.items() if scope != SCOPE}
+    return sorted(scope for scope, known in homes.items() if name in known)
 
 
 def typed_nodes(value: Any, path: str) -> Iterator[tuple[str, Any]]:
