@@ -120,22 +120,25 @@ def build(config: Any) -> Any:
         if name not in REGISTERED:
             if TASK_UTILS is None:
                 raise KeyError(f"{kind!r} is not one of ours and mmengine isn't installed; ours: {sorted(REGISTERED)}")
-            scopes = [] if TASK_UTILS.get(kind) is not None else scopes_of(kind)
-            if scopes:
-                names = " or ".join(f"type='{scope}.{kind}'" for scope in scopes)
-                raise KeyError(f"{kind!r} is none of ours, and not known in the scope at hand; write {names}")
-            return TASK_UTILS.build(config)
+            try:
+                return TASK_UTILS.build(config)
+            except KeyError as error:
+                if f"{kind} is not in" not in str(error):
+                    raise
+                raise KeyError(f"{kind!r} is none of ours, {where_it_is(kind)}") from error
         kind = REGISTERED[name]
     arguments.pop("_scope_", None)
     return kind(**arguments)
 
 
-def scopes_of(name: str) -> list[str]:
-    """The packages that have registered a task util of this name, as configs write them in front of it."""
-    if TASK_UTILS is None or "." in name:
-        return []
+def where_it_is(name: str) -> str:
+    """How a config reaches a task util that the scope at hand doesn't have: by its package's scope in front of it."""
+    own = name.rpartition(".")[2]
     homes = {scope: registry.module_dict for scope, registry in ROOT.children.items() if scope != SCOPE}
-    return sorted(scope for scope, known in homes.items() if name in known)
+    scopes = sorted(scope for scope, known in homes.items() if own in known)
+    if scopes:
+        return "and not in the scope at hand; write " + " or ".join(f"type='{scope}.{own}'" for scope in scopes)
+    return "and no package that is loaded has it; write its package's scope in front of it and import that package"
 
 
 def typed_nodes(value: Any, path: str) -> Iterator[tuple[str, Any]]:

@@ -245,15 +245,20 @@ def check_zoo() -> ArgumentParser:
         visdet-assigners check-zoo
         visdet-assigners check-zoo --real data/coco/annotations/instances_val2017.json
         visdet-assigners check-zoo --only tood/tood_r50_fpn_1x_coco.py
+        visdet-assigners check-zoo --package mmrotate
 
     Walks all configs that come with mmdet, builds every assigner that they name, wherever in the config, once as mmdet
     does and once with ``visdet_assigners.dropin``, and gives both the same scenes.  What must be equal: ``gt_inds``,
     ``labels``, ``max_overlaps`` at positives (everywhere for the IoU family), and what heads read besides.  Equal
     settings are compared once and counted for each config.  Prints a table; exits with 1 on the first difference, with
     a command that shows it.
+
+    With --package the configs of another package are walked, on scenes of its boxes: mmrotate's, rotated.
     """
     parser = _described_by(check_zoo)
-    parser.add_argument("--configs", type=Path, metavar="DIR", help="default: those within mmdet")
+    parser.add_argument("--package", default="mmdet", metavar="NAME",
+                        help="whose configs: mmdet, or a package built on it, as mmrotate (default: mmdet)")  # fmt: skip
+    parser.add_argument("--configs", type=Path, metavar="DIR", help="default: those within the package")
     parser.add_argument("--only", nargs="+", default=[], metavar="CONFIG",
                         help="these alone, names or patterns: tood/tood_r50_fpn_1x_coco.py 'detr/*'")  # fmt: skip
     parser.add_argument("--every", type=int, default=1, metavar="N", help="every N-th config alone")
