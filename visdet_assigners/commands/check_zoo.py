@@ -137,7 +137,7 @@ def compare(node: Mapping[str, Any], scenes: Sequence[Objects], scope: str = "mm
             raise DifferenceError(f"with the drop-in on, {type(part).__name__} is of {type(part).__module__}")
     if any(is_ours(type(part)) for part in parts(reference)):
         if scope != "mmdet":
-            raise NotBuiltError(f"{node['type']} is found in mmengine's root alone, where ours are; mmdet.{kind} is meant")
+            raise NotBuiltError(f"without ours, {node['type']} is not found; mmdet.{kind} is meant")
         raise DifferenceError("with the drop-in off, a part is ours: nothing to compare with")
     name = type(mine).__name__
     done: Counter[str] = Counter()

@@ -257,7 +257,7 @@ def check_zoo() -> ArgumentParser:
     """
     parser = _described_by(check_zoo)
     parser.add_argument("--package", default="mmdet", metavar="NAME",
-                        help="whose configs: mmdet, or a package built on it, as mmrotate (default: mmdet)")  # fmt: skip
+                        help="whose configs: mmdet, or another package, as mmrotate (default: mmdet)")  # fmt: skip
     parser.add_argument("--configs", type=Path, metavar="DIR", help="default: those within the package")
     parser.add_argument("--only", nargs="+", default=[], metavar="CONFIG",
                         help="these alone, names or patterns: tood/tood_r50_fpn_1x_coco.py 'detr/*'")  # fmt: skip
