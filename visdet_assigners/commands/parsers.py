@@ -217,9 +217,10 @@ def make_shapes() -> ArgumentParser:
     uneven, noisy background.  They overlap; later ones cover earlier ones.  Masks and boxes are those of what can be
     seen, as in COCO: the box is tight around the visible mask.  Some pictures hold a crowd (many small shapes of one
     class under one ``iscrowd`` region), some hold nothing.  With ``--plain`` there are at most five shapes, each class
-    has its colour, and there are no stripes, lines or crowds: a detector learns them in a few hundred iterations.  The
-    same arguments give the same bytes, and picture ``i`` of a split depends on the sizes, the seed, ``--plain`` and
-    ``i`` alone.
+    has its colour, and there are no stripes, lines or crowds: a detector learns them in a few hundred iterations.  With
+    ``--rotated`` masks are polygons, the smallest rotated boxes around what can be seen, and there are no crowds:
+    mmrotate reads rotated boxes from such files by ``CocoDataset`` and ``ConvertMask2BoxType``.  The same arguments
+    give the same bytes, and picture ``i`` of a split depends on the sizes, the seed, the flags and ``i`` alone.
 
         visdet-assigners make-shapes data/shapes
 
@@ -235,6 +236,7 @@ def make_shapes() -> ArgumentParser:
         "--smallest", type=float, default=8, metavar="PIXELS", help="size of the smallest shape (default: %(default)s)"
     )
     parser.add_argument("--plain", action="store_true", help="few shapes, one colour for each class, nothing else")
+    parser.add_argument("--rotated", action="store_true", help="rotated boxes as polygons, without crowds")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other pictures (default: %(default)s)")
     return parser
 
