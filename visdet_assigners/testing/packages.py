@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -40,19 +41,42 @@ def load_package(name: str) -> ModuleType:
     Raises:
         UserError: it isn't installed, or something that it needs isn't.
     """
-    for missing in NOTHING_OF_IT:
-        if missing not in sys.modules and find_spec(missing) is None:
-            stand_in = ModuleType(missing)
-            stand_in.transforms = sys.modules[f"{missing}.transforms"] = ModuleType(f"{missing}.transforms")  # type: ignore[attr-defined]
-            sys.modules[missing] = stand_in
-    try:
+    with stand_ins(), told(name):
         package = importlib.import_module(name)
         for part in ("models", "datasets"):
             if find_spec(f"{name}.{part}") is not None:
                 importlib.import_module(f"{name}.{part}")
+    return package
+
+
+@contextmanager
+def stand_ins() -> Iterator[None]:
+    """Let empty modules stand in for `NOTHING_OF_IT` while something is imported, and for no longer."""
+    added = []
+    for missing in NOTHING_OF_IT:
+        if missing not in sys.modules and find_spec(missing) is None:
+            whole, part = ModuleType(missing), ModuleType(f"{missing}.transforms")
+            whole.transforms = part  # type: ignore[attr-defined]
+            added += [missing, part.__name__]
+            sys.modules.update({missing: whole, part.__name__: part})
+    try:
+        yield
+    finally:
+        for name in added:
+            sys.modules.pop(name, None)
+
+
+@contextmanager
+def told(name: str) -> Iterator[None]:
+    """Tell in one line that a package is missing, or something that it needs.
+
+    Raises:
+        UserError: it is.
+    """
+    try:
+        yield
     except ModuleNotFoundError as error:
         raise UserError(f"--package {name} can't be imported: {error}; install it") from error
-    return package
 
 
 def configs_of(package: ModuleType) -> Path:
