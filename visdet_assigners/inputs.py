@@ -21,6 +21,7 @@ from torch import Tensor
 from visdet_assigners.dropped import count_dropped
 from visdet_assigners.errors import AssignerInputError, image_of
 from visdet_assigners.functional.blocks import static_shapes
+from visdet_assigners.functional.geometry import UPRIGHT, Geometry, geometry_of, is_upright
 from visdet_assigners.functional.tensors import as_float32, as_tensor
 from visdet_assigners.functional.validity import (
     COLUMNS,
@@ -95,6 +96,8 @@ class Inputs:
         labels: (M,) int64.
         regions: (R, 4) ignore regions, or None.
         level_sizes: priors in each level, or None.
+        forms: the classes that boxes came in, by the name of their field, and of ``gts`` and ``regions``; see
+            `functional.geometry.form_of`.
         truths: the instances of the ground truths, for what is read of them besides.
         options: of the call, as exponents.
     """
@@ -104,6 +107,7 @@ class Inputs:
     labels: Tensor
     regions: Tensor | None = None
     level_sizes: Sequence[int] | None = None
+    forms: Mapping[str, Any] = MappingProxyType({})
     truths: Any = None
     options: Mapping[str, Any] = MappingProxyType({})
 
@@ -127,6 +131,16 @@ class Inputs:
         self._read: list[tuple[Tensor, Callable[[Tensor], Fault | None]]] = []
         self._pending: list[Tensor] = []
         self._looks: list[tuple[Tensor, Callable[[Tensor], Fault | None]]] = []
+
+    def geometry(self, name: str) -> Geometry:
+        """What is known of the boxes in a field, or of ``gts``: by their own class unless they are upright."""
+        form = self.forms.get(name)
+        return UPRIGHT if is_upright(form) else geometry_of(form)
+
+    @property
+    def upright(self) -> bool:
+        """Whether no boxes came in a class of their own."""
+        return all(is_upright(form) for form in self.forms.values())
 
     # ------------------------------------------------------------------------------------------------------- errors
 
@@ -306,12 +320,13 @@ class Inputs:
             lambda own: label_fault(own, num_classes, name),
         )
 
-    def read_boxes(self, value: Any, name: str = "gt_instances.bboxes", kind: Kind = "boxes") -> Tensor:
-        """Boxes (M, 4) xyxy of the ground truths, or (M, D) of the kind "numbers"; M may be 0."""
+    def read_boxes(self, value: Any, name: str = "gt_instances.bboxes", kind: Kind = "boxes", hint: str = "") -> Tensor:
+        """Boxes (M, 4) xyxy of the ground truths, or (M, D) of other kinds; M may be 0; ``hint`` ends an error."""
         boxes = self.field(value, name, kind)
         given = as_tensor(value)
         if kind == "boxes" and given.numel() and given.shape[1] != 4:
-            self.fail(f"{name} must have shape (n, 4), got {tuple(given.shape)}; the columns are x1, y1, x2, y2")
+            ending = f"; the columns are x1, y1, x2, y2{hint and '; ' + hint}"
+            self.fail(f"{name} must have shape (n, 4), got {tuple(given.shape)}{ending}")
         (boxes,) = self.good_only([name], [boxes], [kind], NOWHERE)
         if kind == "boxes" and not self.on_device and (boxes[:, 2:] == boxes[:, :2]).any():
             empty = (boxes[:, 2:] == boxes[:, :2]).any(dim=1) & ~is_dropped(boxes)
@@ -328,9 +343,10 @@ class Inputs:
         num_classes: int | None = None,
         names: tuple[str, str] = ("gt_instances.bboxes", "gt_instances.labels"),
         kind: Kind = "boxes",
+        hint: str = "",
     ) -> None:
         """Read ``gts`` and ``labels``, as many of the one as of the other."""
-        self.gts = self.read_boxes(bboxes, names[0], kind)
+        self.gts = self.read_boxes(bboxes, names[0], kind, hint)
         self.labels = self.read_labels(labels, names[1], num_classes)
         if len(self.gts) != len(self.labels):
             what = " and ".join(

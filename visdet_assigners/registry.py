@@ -182,7 +182,7 @@ def build(config: Any) -> Any:
             scope first, or in the first home that knows them.
 
     Raises:
-        KeyError: nobody knows the name.
+        KeyError: nobody knows the name, or a package does whose scope must stand in front of it.
         TypeError: the dictionary has no ``type``.
     """
     if not isinstance(config, Mapping):
@@ -198,10 +198,25 @@ def build(config: Any) -> Any:
             if not homes:
                 raise KeyError(f"{kind!r} is not one of ours and mmengine isn't installed; ours: {sorted(REGISTERED)}")
             known = next((home for home in homes if home.knows(kind)), homes[0]) if len(homes) > 1 else homes[0]
-            return known.child.build(config)
+            try:
+                return known.child.build(config)
+            except KeyError as error:
+                if f"{kind} is not in" not in str(error):
+                    raise
+                raise KeyError(f"{kind!r} is none of ours, {where_it_is(kind)}") from error
         kind = REGISTERED[name]
     arguments.pop("_scope_", None)
     return kind(**arguments)
+
+
+def where_it_is(name: str) -> str:
+    """How a config reaches a task util that the scope at hand doesn't have: by its package's scope in front of it."""
+    own = name.rpartition(".")[2]
+    children = [child for home in HOMES if home.root is not None for child in home.root.children.items()]
+    scopes = sorted(scope for scope, registry in children if scope != SCOPE and own in registry.module_dict)
+    if scopes:
+        return "and not in the scope at hand; write " + " or ".join(f"type='{scope}.{own}'" for scope in scopes)
+    return "and no package that is loaded has it; write its package's scope in front of it and import that package"
 
 
 def typed_nodes(value: Any, path: str) -> Iterator[tuple[str, Any]]:

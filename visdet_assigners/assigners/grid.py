@@ -135,4 +135,4 @@ class GridAssigner(DenseAssigner):
         """Assign one image."""
         priors, responsible = image.fields.values()
         thresholds = (self.pos_iou_thr, self.neg_iou_thr, self.min_pos_iou, self.gt_max_assign_all)
-        return self.run(grid, priors, image.gts, responsible, *thresholds, self.measure)
+        return self.run(grid, priors, image.gts, responsible, *thresholds, self.measure_in(image, "priors"))

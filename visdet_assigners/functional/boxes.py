@@ -123,7 +123,11 @@ def center_distance(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     are nearest.
     """
     (x1, y1), (x2, y2) = box_center(boxes1), box_center(boxes2)
-    across, down = x1[..., None] - x2[..., None, :], y1[..., None] - y2[..., None, :]
+    return length(x1[..., None] - x2[..., None, :], y1[..., None] - y2[..., None, :])
+
+
+def length(across: Tensor, down: Tensor) -> Tensor:
+    """Euclidean length of differences, (...) each, which are overwritten."""
     return across.pow_(2).add_(down.pow_(2)).sqrt_()
 
 
