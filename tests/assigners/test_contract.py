@@ -313,7 +313,7 @@ MORE = {
     "SimOTAAssigner": 196,  # two passes over the objects: for their numbers of positives, and for costs
     "DynamicSoftLabelAssigner": 172,
     "HungarianAssigner": 85,  # three costs, distances by subtraction, and predictions with inverted boxes are never matched
-    "TopkHungarianAssigner": 102,  # and the alignment behind them
+    "TopkHungarianAssigner": 103,  # and the alignment behind them
     "GridAssigner": 108,  # overlaps three times: of all priors, and twice of the responsible ones
     "UniformAssigner": 146,  # overlaps three times: of predictions, of anchors, and of those that are near; far origins
     "RegionAssigner": 211,  # five levels one after another
