@@ -274,6 +274,10 @@ class MaxIoUAssigner(DenseAssigner):
         """Whether images can be decided together: unless boxes are drawn, or moved to the CPU, for each."""
         return self.perm_repeat_gt_cfg is None and self.gpu_assign_thr <= 0
 
+    def pads(self) -> bool:
+        """Whether ground truths may be padded: unless boxes are drawn, or counted, for each image."""
+        return super().pads() and self.can_batch()
+
     def decide_images(self, images: Sequence[Inputs]) -> list[AssignResult]:
         """Assign images at once, padded to as many ground truths and regions; one image as it is."""
         if len(images) == 1:

@@ -133,6 +133,10 @@ class UniformAssigner(DenseAssigner):
         self.match_times = self.count_of("match_times", match_times)
         self.build_calculator(iou_calculator)
 
+    def pads(self) -> bool:
+        """Whether ground truths may be padded: not here, where the result has an entry for each pair."""
+        return False
+
     def decide(self, image: Inputs) -> Assignment:
         """Assign one image."""
         anchors, boxes = image.fields.values()
