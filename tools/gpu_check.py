@@ -65,23 +65,21 @@ def import_one(name: str) -> tuple[ModuleType | None, str]:
 
 
 def import_mmdet() -> tuple[ModuleType | None, str]:
-    """mmdet's assigners, or None and why not; mmengine is hidden from this package where it doesn't work."""
+    """Import mmdet's assigners, or give None and why not; a mmengine that doesn't work is hidden from this package."""
     registry, why_not = import_one("mmengine.registry")
     if registry is None:
         sys.meta_path.insert(0, Absent("mmengine"))  # type: ignore[arg-type]
         return None, why_not
     if import_one("mmcv")[0] is not None and import_one("mmcv._ext")[0] is None:
         sys.modules["mmcv._ext"] = Operators("mmcv._ext")
-    found, why_not = import_one(ASSIGNERS)
-    if found is None and import_one("mmdet")[0] is not None:
-        # Without the detectors, which need more packages than the assigners do.
-        for loaded in [each for each in sys.modules if each.startswith("mmdet.models")]:
-            del sys.modules[loaded]
+    package, why_not = import_one("mmdet")
+    if package is None:
+        return None, why_not
+    if "mmdet.models" not in sys.modules:  # without the detectors, which need more packages than the assigners do
         models = ModuleType("mmdet.models")
-        models.__path__ = [str(Path(sys.modules["mmdet"].__file__ or "").parent / "models")]
+        models.__path__ = [str(Path(package.__file__ or "").parent / "models")]
         sys.modules["mmdet.models"] = models
-        found, why_not = import_one(ASSIGNERS)
-    return found, why_not
+    return import_one(ASSIGNERS)
 
 
 def describe(device: torch.device, mmdet: ModuleType | None, why_not: str) -> dict[str, str]:
@@ -89,8 +87,8 @@ def describe(device: torch.device, mmdet: ModuleType | None, why_not: str) -> di
     about = {"device": platform.processor() or platform.machine() or "a CPU"}
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
-        about = {"device": properties.name, "memory": f"{properties.total_memory / 2**30:.0f} GiB",
-                 "compute capability": f"{properties.major}.{properties.minor}", "CUDA": str(torch.version.cuda)}  # fmt: skip
+        about = {"device": properties.name, "memory": f"{properties.total_memory / 2**30:.0f} GiB"}
+        about |= {"compute capability": f"{properties.major}.{properties.minor}", "CUDA": str(torch.version.cuda)}
     about |= {"torch": torch.__version__, "Python": platform.python_version()}
     about["mmdet"] = getattr(sys.modules.get("mmdet"), "__version__", "there") if mmdet else f"not there ({why_not})"
     return about

@@ -83,7 +83,7 @@ def copied(result: Any) -> Any:
 
 
 def in_bucket(image: Inputs) -> Inputs:
-    """The image with as many ground truths as its bucket holds; those added match nothing.  With none it stays as it is.
+    """The image with as many ground truths as its bucket holds; those added match nothing.  With none it stays as is.
 
     What is done for each prior isn't changed by them, but ``torch.topk`` may choose other priors of equal ones, as it
     may wherever shapes change.

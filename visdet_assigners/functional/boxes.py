@@ -128,8 +128,8 @@ def l1_distance(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """Sum of the absolute differences of coordinates: (..., A, 4), (..., B, 4) of any form -> (..., A, B).
 
     On a CPU by ``torch.cdist``, which is faster there; on a device, where its kernel keeps most of a block of threads
-    idle, by subtraction, in blocks of the first boxes that fit the memory budget.  On a CPU the two are equal to the last
-    bit.
+    idle, by subtraction, in blocks of the first boxes that fit the memory budget.  On a CPU both ways are equal to the
+    last bit.
 
     Example:
         >>> l1_distance(torch.tensor([[0., 0., 4., 4.], [1., 0., 4., 8.]]), torch.tensor([[0., 1., 4., 4.]]))

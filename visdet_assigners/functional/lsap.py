@@ -1,4 +1,4 @@
-"""The linear sum assignment problem, one or many at once: on the host by scipy, or where `lsap_device` says on a device."""
+"""The linear sum assignment problem, one or many at once: on the host by scipy, or on a device, see `lsap_device`."""
 
 from __future__ import annotations
 
@@ -136,10 +136,10 @@ def matched_columns(
     solver = solver_for(costs, counts)
     if solver is not None:
         marks = [*never, *[None] * (len(costs) - len(never))]
-        columns = columns_on_device(solver, costs, counts, marks)
-        if columns is not None:
+        decided = columns_on_device(solver, costs, counts, marks)
+        if decided is not None:
             check_on_device(costs, counts, tolerate, marks)
-            return columns
+            return decided
     problems = on_host(costs, counts, tolerate, never)
     found, start = np.full(sum(map(len, problems)), -1), 0
     for problem, (rows, columns) in zip(problems, solve(problems)):

@@ -57,8 +57,8 @@ def solver_for(costs: Sequence[Tensor], counts: Sequence[Sequence[int]]) -> Solv
         costs: batches (B_i, N_i, M_i), at least one.
         counts: of each problem of each batch, how many columns in front count.
 
-    Padding changes nothing only while there are more rows than columns: from there on scipy looks at rows in turn instead
-    of columns, and padding would take rows before the others.
+    Padding changes nothing only while there are more rows than columns: then scipy serves column after column, and what
+    comes last takes rows that nobody has.  Otherwise it serves rows, and padding would be among their choices.
     """
     if _failed or sum(map(len, counts)) < MANY or not solves(costs[0].device):
         return None
@@ -70,7 +70,9 @@ def solver_for(costs: Sequence[Tensor], counts: Sequence[Sequence[int]]) -> Solv
 def columns_on_device(
     solver: Solver, costs: Sequence[Tensor], counts: Sequence[Sequence[int]], never: Sequence[Tensor | None]
 ) -> list[Tensor] | None:
-    """The column of each row, (B_i, N_i) int64 for each batch, -1 where it has none; no wait of ours for the device.
+    """The column of each row, (B_i, N_i) int64 for each batch, -1 where it has none.
+
+    Nothing here synchronises with the device; the package does, twice a block, to check what it is given and has found.
 
     Where the package fails, a warning says so once, it is not asked again in this process, and None is returned.
 

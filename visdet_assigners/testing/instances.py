@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from torch import Tensor
@@ -35,7 +36,5 @@ class Instances:
 
 
 InstanceData: Any = Instances
-try:
-    from mmengine.structures import InstanceData  # type: ignore[no-redef]
-except ImportError:
-    pass
+with suppress(ImportError):
+    from mmengine.structures import InstanceData  # type: ignore[no-redef]  # noqa: F401

@@ -75,7 +75,8 @@ class Session:
 
     def check(self, group: str, name: str, function: Callable[..., tuple[str, Numbers]], *args: Any) -> None:
         """Run a check, which returns a text and numbers; what it raises is kept, and the next one follows."""
-        start, status, numbers = time.monotonic(), "ok", {}
+        start, status = time.monotonic(), "ok"
+        numbers: Numbers = {}
         if self.left <= 0:
             status, text = "skipped", "no time was left"
         else:
@@ -118,7 +119,8 @@ def page(about: Mapping[str, str], outcomes: Sequence[Outcome]) -> str:
         "With this page you can see what was tried on this device, and what came of it.  `python tools/gpu_check.py` "
         "writes it; all numbers are in `gpu_check.json` beside it.",
         "",
-        "Contents: " + " · ".join(f"[{group}](#{group.replace(',', '').replace(' ', '-').lower()})" for group in groups),
+        "Contents: "
+        + " · ".join(f"[{group}](#{group.replace(',', '').replace(' ', '-').lower()})" for group in groups),
         "",
         *(f"* {name}: {value}" for name, value in about.items()),
         f"* {counts['ok']} ok, {counts['failed']} failed, {counts['skipped']} skipped",
@@ -136,7 +138,9 @@ def _cell(text: str) -> str:
     return " ".join(text.replace("|", "\\|").split())
 
 
-def compare(mine: Mapping[str, Tensor], reference: Mapping[str, Tensor], what: str = "the CPU's") -> tuple[str, Numbers]:
+def compare(
+    mine: Mapping[str, Tensor], reference: Mapping[str, Tensor], what: str = "the CPU's"
+) -> tuple[str, Numbers]:
     """Compare the tensors of two results: whole numbers exactly, others up to the rounding of two devices.
 
     Raises:

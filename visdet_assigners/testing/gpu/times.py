@@ -148,13 +148,14 @@ def problems_on_the_device(session: Session, count: int) -> tuple[str, Numbers]:
 
         differ = int((solve()[0] != on_host()[0]).sum())
         times = time_interleaved([solve, on_host], rounds_of(session))
+        failed = lsap_device.solver_for([costs], [own]) is None  # then it is not asked again
     numbers = {
         "rows that differ": differ,
         "device, microseconds": microseconds(times[0].median),
         "host, microseconds": microseconds(times[1].median),
     }
-    if differ or lsap_device.solver_for([costs], [own]) is None and session.cuda:
-        raise FailedError(f"{differ} rows differ from scipy's, or the package failed", **numbers)
+    if differ or failed:
+        raise FailedError("the package failed" if failed else f"{differ} rows differ from scipy's", **numbers)
     return f"scipy's pairs; {1e6 * times[0].median:.0f} us, {1e6 * times[1].median:.0f} us by scipy", numbers
 
 
@@ -187,5 +188,3 @@ def whole_iteration(session: Session, name: str, mmdet: Any) -> tuple[str, Numbe
     numbers = {f"{which}, microseconds": microseconds(each.median) for which, each in zip(names, times)}
     numbers["on the device"] = int(lsap_device.installed() is not None and lsap_device.solves(session.device))
     return ", ".join(f"{each.median * 1e3:.1f} ms {which}" for which, each in zip(names, times)), numbers
-
-
