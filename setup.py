@@ -85,6 +85,7 @@ setup(
     extras_require={
         "onedl": ["onedl-mmengine>=0.10.8", "onedl-mmcv>=2.3", "onedl-mmdetection>=3.4"],
         "openmmlab": ["mmengine>=0.10,<1", "mmcv>=2.0,<2.2", "mmdet>=3.0,<4"],
+        "device": ["torch-linear-assignment>=0.1"],
         "dev": [
             "pytest",
             "pytest-xdist",

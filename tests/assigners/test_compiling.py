@@ -9,8 +9,9 @@ import pytest
 import torch
 import torch._dynamo.testing
 
+import visdet_assigners as va
 from assigners.cases import CASES, all_equal, scene, tensors_of_tied
-from visdet_assigners.assigners import compiling
+from visdet_assigners.assigners import base, compiling
 
 UNTOUCHED = ("Hungarian", "CenterRegion", "MultiInstance")  # solved on the host, or of no fixed size
 TRACED = [name for name in CASES if not any(part in name for part in UNTOUCHED)]
@@ -58,6 +59,97 @@ def test_compiled_ties_are_ordered_as_the_assigner_says(name, kind, graphs, monk
             tensors_of_tied(name, kind, deterministic, compile=True), tensors_of_tied(name, kind, deterministic)
         )
     assert graphs.frame_count == 2
+
+
+def tensors_of(result):
+    """Everything that a result says."""
+    fields = {name: value for name, value in vars(result).items() if isinstance(value, torch.Tensor)}
+    return {"num_gts": torch.tensor(result.num_gts), **fields, **result.info} | {"num_preds": result.num_preds}
+
+
+def same(mine, other):
+    mine, other = tensors_of(mine), tensors_of(other)
+    equal = [torch.equal(mine[name], other[name]) for name in mine if isinstance(mine[name], torch.Tensor)]
+    return mine.keys() == other.keys() and all(equal)
+
+
+@pytest.fixture
+def lengths(monkeypatch):
+    """Nothing is compiled; how many ground truths functions get is noted, and for which mode."""
+    seen = []
+
+    def uncompiled(function, mode=None):
+        def call(*args, **kwargs):
+            seen.extend((len(args[1]), mode) for _ in args[1:2] if isinstance(args[1], torch.Tensor))
+            return function(*args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(base, "compiled", uncompiled)
+    return seen
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("way", ["0", "1"], ids=["host", "device"])
+@pytest.mark.parametrize("count", [1, 8, 12])
+def test_objects_that_fill_a_bucket_match_nothing(name, way, count, lengths, monkeypatch):
+    """To the last bit what is decided without them, on both ways."""
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", way)
+    expected, found = (assign(name, scene(count), compile) for compile in (False, "reduce-overhead"))
+    assert same(found, expected)
+    padded = (8 if count <= 8 else 16, "reduce-overhead")
+    assert set(lengths) <= {(count, None) if "Uniform" in name else padded}
+
+
+@pytest.mark.parametrize("name", ["MaxIoUAssigner", "TaskAlignedAssigner"])
+def test_one_trace_serves_all_buckets_and_results_last(name, monkeypatch):
+    """A replay overwrites its outputs; what was handed out is a copy."""
+    counter, modes, compile = torch._dynamo.testing.CompileCounterWithBackend("eager"), [], torch.compile
+
+    def counting(function, mode=None, **options):
+        modes.append(mode)
+        return compile(function, backend=counter, **options)
+
+    monkeypatch.setattr(torch, "compile", counting)
+    for count in (12, 30, 5, 17):
+        expected, found = (assign(name, scene(count), how) for how in (False, "reduce-overhead"))
+        assert same(found, expected)
+    assert modes == ["reduce-overhead"]
+    assert counter.frame_count <= 3
+
+
+def test_copies_are_no_views_of_what_they_copy():
+    first = torch.zeros(3)
+    result = compiling.copied((va.Assignment(first, None, {"more": first, "name": "a"}), [first], first))
+    first += 1
+    assert result[0].gt_index.sum() == result[0].extras["more"].sum() == result[2].sum() == 0
+    assert (result[0].quality, result[0].extras["name"], result[1]) == (None, "a", [first])
+
+
+def test_where_boxes_are_drawn_or_counted_nothing_is_padded(lengths):
+    objects = scene(5)
+    for option in (dict(gpu_assign_thr=6), dict(perm_repeat_gt_cfg=dict(iou_thr=0.7, perm_range=0.01))):
+        assigner = va.MaxIoUAssigner(0.5, 0.4, compile="reduce-overhead", **option)
+        assigner.assign(CASES["MaxIoUAssigner"].pred(objects), objects.instances)
+    assert [mode for _, mode in lengths] == [None, None]
+
+
+def test_masks_of_objects_are_padded_too(lengths):
+    case, objects = CASES["DynamicSoftLabelAssigner"], scene(5)
+    gt = objects.instances
+    gt.masks = torch.zeros(5, *objects.image, dtype=torch.bool)
+    for mask, (x1, y1, x2, y2) in zip(gt.masks, objects.boxes.long().tolist()):
+        mask[y1:y2, x1 : (x1 + x2) // 2] = True
+    results = [
+        va.DynamicSoftLabelAssigner(compile=how).assign(case.pred(objects), gt) for how in (False, "reduce-overhead")
+    ]
+    assert same(*results)
+    assert lengths == [(8, "reduce-overhead")]
+
+
+def test_other_modes_are_refused():
+    with pytest.raises(ValueError, match="compile is 'fast'; choose one of reduce-overhead"):
+        va.MaxIoUAssigner(0.5, 0.4, compile="fast")
 
 
 @pytest.mark.parametrize("name", ["MaxIoUAssigner", "SimOTAAssigner"])

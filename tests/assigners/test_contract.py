@@ -312,10 +312,10 @@ MORE = {
     "TaskAlignedAssigner": 100,  # conflicts, and what the scores should become
     "SimOTAAssigner": 196,  # two passes over the objects: for their numbers of positives, and for costs
     "DynamicSoftLabelAssigner": 172,
-    "HungarianAssigner": 84,  # three costs, and predictions with inverted boxes are never matched
-    "TopkHungarianAssigner": 102,  # and the alignment behind them
+    "HungarianAssigner": 85,  # three costs, a distance by subtraction, and inverted boxes are never matched
+    "TopkHungarianAssigner": 103,  # and the alignment behind them
     "GridAssigner": 108,  # overlaps three times: of all priors, and twice of the responsible ones
-    "UniformAssigner": 146,  # overlaps three times: of predictions, of anchors, and of those that are near; far origins
+    "UniformAssigner": 148,  # overlaps three times: of predictions, of anchors, and of those that are near; far origins
     "RegionAssigner": 211,  # five levels one after another
     "CenterRegionAssigner": 120,  # two shares in regions, ignore regions, and shadows of two kinds
 }

@@ -15,8 +15,10 @@ from visdet_assigners.functional.boxes import (
     box_overlaps,
     center_distance,
     common_origin,
+    l1_distance,
     xyxy_to_cxcywh,
 )
+from visdet_assigners.settings import using
 
 coordinate = st.floats(-1000, 1000, width=32)
 box = st.tuples(coordinate, coordinate, coordinate, coordinate).map(
@@ -73,6 +75,30 @@ def test_centres_and_sizes(some):
 def test_distance_of_centres(first, second):
     expected = torch.stack(box_center(first), 1)[:, None] - torch.stack(box_center(second), 1)
     assert torch.equal(center_distance(first, second), expected.pow(2).sum(-1).sqrt())
+
+
+@pytest.mark.parametrize("way", ["0", "1"], ids=["host", "device"])
+@pytest.mark.parametrize("shapes", [((57, 4), (41, 4)), ((3, 30, 4), (3, 7, 4)), ((0, 4), (5, 4)), ((5, 4), (0, 4))])
+def test_l1_distances_are_those_of_cdist_to_the_last_bit(way, shapes, monkeypatch):
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", way)
+    generator = torch.Generator().manual_seed(0)
+    first, second = (300 * torch.randn(*shape, generator=generator) for shape in shapes)
+    expected = torch.cdist(first, second, p=1)
+    assert torch.equal(l1_distance(first, second), expected)
+    with using(memory_budget=2000):
+        assert torch.equal(l1_distance(first, second), expected)
+
+
+def test_l1_distances_on_a_device_keep_to_the_memory_budget(monkeypatch):
+    """No difference of all pairs is there at once; ``cdist``, slow on a device, is not called."""
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", "1")
+    monkeypatch.setattr(torch, "cdist", None)
+    made, subtract = [], torch.Tensor.__sub__
+    monkeypatch.setattr(torch.Tensor, "__sub__", lambda *pair: made.append(subtract(*pair)) or made[-1])
+    boxes = torch.rand(100, 4)
+    with using(memory_budget=5 * 4 * 50 * 30):
+        assert l1_distance(boxes, boxes[:50]).shape == (100, 50)
+    assert [each.shape for each in made] == [(30, 50, 4)] * 3 + [(10, 50, 4)]
 
 
 def test_distance_to_the_border():

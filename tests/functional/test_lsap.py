@@ -1,13 +1,16 @@
 """Matching on the host: every problem by brute force, costs that are not finite, and when threads are used."""
 
+import sys
 from itertools import permutations
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from visdet_assigners.functional import lsap
+from visdet_assigners.functional import lsap, lsap_device
 from visdet_assigners.functional.lsap import InvalidCostError, matched_columns, repeated_assignments, solve, solve_one
+from visdet_assigners.settings import using
 
 
 def best_by_trying(problem):
@@ -99,3 +102,138 @@ def test_padding_is_not_matched():
     cost = torch.tensor([[[4.0, 1.0, -9.0], [2.0, 0.0, -9.0]]])
     assert matched_columns([cost], [[2]])[0].tolist() == [[1, 0]]
     assert matched_columns([cost], [[0]])[0].tolist() == [[-1, -1]]
+
+
+# --------------------------------------------------------------------------------------------------------- on a device
+
+
+@pytest.fixture
+def device_solver(monkeypatch):
+    """A stand-in for torch-linear-assignment, scipy problem by problem; it records the shapes that it is given."""
+    shapes = []
+
+    def batch_linear_assignment(cost):
+        assert cost.isfinite().all()
+        assert cost.dtype == torch.float64
+        shapes.append(tuple(cost.shape))
+        found = torch.full(cost.shape[:2], -1)
+        for row, problem in zip(found, cost.numpy()):
+            rows, columns = lsap.linear_sum_assignment(problem)
+            row[torch.from_numpy(rows)] = torch.from_numpy(columns)
+        return found
+
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", "1")
+    monkeypatch.setitem(
+        sys.modules, "torch_linear_assignment", SimpleNamespace(batch_linear_assignment=batch_linear_assignment)
+    )
+    monkeypatch.setattr(lsap_device, "_failed", False)
+    lsap_device.installed.cache_clear()
+    yield shapes
+    lsap_device.installed.cache_clear()
+
+
+def many(kind, seed=0):
+    """Two batches of 60 problems in all with up to 20 columns, 0 behind them; some rows are never matched."""
+    rng = torch.Generator().manual_seed(seed)
+    costs, counts, never = [], [], []
+    for problems, rows, most in ((40, 30, 20), (20, 21, 7)):
+        cost = torch.randn(problems, rows, most + 1, generator=rng)
+        if kind == "ties":
+            cost = cost.round()
+        if kind == "bad":
+            cost[torch.rand(cost.shape, generator=rng) < 0.1] = float("nan")
+            cost[torch.rand(cost.shape, generator=rng) < 0.1] = float("inf")
+            cost[3] = -float("inf")
+        own = torch.randint(most + 1, (problems,), generator=rng).tolist()
+        for each, count in zip(cost, own):
+            each[:, count:] = 0
+        costs.append(cost)
+        counts.append(own)
+        never.append(torch.rand(problems, rows, generator=rng) < 0.2 if kind != "ties" else None)
+    return costs, counts, never
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", ["plain", "ties", "bad"])
+@pytest.mark.parametrize("budget", [2**28, 20_000], ids=["whole", "blocks"])
+def test_a_device_finds_the_pairs_that_the_host_finds(kind, seed, budget, device_solver, monkeypatch):
+    costs, counts, never = many(kind, seed)
+    before, told = [cost.clone() for cost in costs], []
+    tolerate = told.append if kind == "bad" else None
+    with using(memory_budget=budget):
+        found = matched_columns(costs, counts, tolerate, never)
+    assert {shape[1:] for shape in device_solver} == {(30, 32 - 3), (21, 8)}  # buckets, but fewer than rows
+    assert (len(device_solver) > 2) == (budget < 2**28)
+    assert all(torch.equal(cost, was) or kind == "bad" for cost, was in zip(costs, before))
+    monkeypatch.setattr(lsap_device, "MANY", 61)
+    expected = matched_columns(costs, counts, tolerate, never)
+    for mine, hosts in zip(found, expected, strict=True):
+        assert torch.equal(mine, hosts)
+    assert sum(int((mine >= 0).sum()) for mine in found) > 200
+    if told:
+        assert np.array_equal(*told)
+
+
+def test_bad_costs_on_a_device_raise_where_nothing_else_is_said(device_solver):
+    costs, counts, never = many("plain")
+    costs[1][2, 0, 0] = float("nan")
+    with pytest.raises(InvalidCostError, match="problem 42 of 60"):
+        matched_columns(costs, counts, None, never)
+
+
+def test_few_problems_and_wide_ones_go_to_the_host(device_solver):
+    costs, counts, never = many("plain")
+    matched_columns(costs[:1], counts[:1], None, never[:1])
+    matched_columns([*costs, torch.zeros(1, 4, 4)], [*counts, [4]])
+    assert device_solver == []
+    assert matched_columns([torch.zeros(60, 3, 2)], [[0] * 60])[0].eq(-1).all()
+    assert device_solver == []  # nothing to solve
+
+
+def test_without_the_package_or_on_a_cpu_the_host_solves(device_solver, monkeypatch):
+    costs, counts, never = many("plain")
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", "0")
+    matched_columns(costs, counts, None, never)
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", "1")
+    monkeypatch.setitem(sys.modules, "torch_linear_assignment", None)
+    lsap_device.installed.cache_clear()
+    matched_columns(costs, counts, None, never)
+    assert device_solver == []
+
+
+def test_gpus_of_which_the_package_has_a_kernel(monkeypatch):
+    """Compute capability 8.0 and CUDA."""
+    capability = {0: (7, 5), 1: (8, 0), 2: (9, 0)}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability[device.index])
+    for version, expected in (("12.4", [False, True, True]), (None, [False, False, False])):
+        monkeypatch.setattr(torch.version, "cuda", version)
+        assert [lsap_device.solves(torch.device("cuda", index)) for index in capability] == expected
+    assert not lsap_device.solves(torch.device("meta"))
+
+
+def test_a_package_that_fails_is_not_asked_again(device_solver, monkeypatch, recwarn):
+    asked = []
+
+    def fail(cost):
+        asked.append(cost)
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setattr(sys.modules["torch_linear_assignment"], "batch_linear_assignment", fail)
+    lsap_device.installed.cache_clear()
+    costs, counts, never = many("plain")
+    with pytest.warns(UserWarning, match="torch_linear_assignment failed, scipy goes on instead: no kernel"):
+        first = matched_columns(costs, counts, None, never)
+    again = matched_columns(costs, counts, None, never)
+    assert len(asked) == 1
+    assert all(torch.equal(one, other) for one, other in zip(first, again))
+
+
+def test_a_full_device_is_the_assigners_business(device_solver, monkeypatch):
+    def fail(cost):
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(sys.modules["torch_linear_assignment"], "batch_linear_assignment", fail)
+    lsap_device.installed.cache_clear()
+    costs, counts, never = many("plain")
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        matched_columns(costs, counts, None, never)

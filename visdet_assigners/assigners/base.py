@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NoReturn, TypedDict
 from torch import Tensor
 
 from visdet_assigners.assigners import forms
-from visdet_assigners.assigners.compiling import Result, compiled
+from visdet_assigners.assigners.compiling import Mode, Result, compiled
 from visdet_assigners.assignment import AssignResult
 from visdet_assigners.errors import AssignerInputError, image_of
 from visdet_assigners.functional.blocks import static_shapes
@@ -36,7 +36,7 @@ class Common(TypedDict, total=False):
     """Options that every assigner takes as keywords; see `BaseAssigner`."""
 
     memory_budget: int | None
-    compile: bool
+    compile: bool | Mode
     deterministic: bool | None
     on_nonfinite: Policy | None
 
@@ -52,7 +52,10 @@ class BaseAssigner(ABC):
         compile: whether ``torch.compile`` compiles the assignment, which needs a compiler and half a minute at the
             first call; without one it says so once and goes on uncompiled.  One graph serves any number of ground
             truths, in one block: the budget doesn't bound it.  Without effect where the work is done on the host or
-            the result has no fixed size: the Hungarian ones, CenterRegion, MultiInstance.
+            the result has no fixed size: the Hungarian ones, CenterRegion, MultiInstance.  'reduce-overhead' has a
+            CUDA device record the graph once for each number of priors and each power of two of ground truths, to which
+            they are padded, and replay it from then on: for few sizes of images.  Uniform, whose result has an entry
+            for each ground truth, takes it as True.
         deterministic: whether ties are ordered by index, the same on every device, at every block size and for any
             number of threads; as the package is set if None, see `settings`.  Costs a second search for the nearest or
             cheapest priors; without it ties come out as in mmdet.
@@ -84,13 +87,15 @@ class BaseAssigner(ABC):
     def __init__(
         self,
         memory_budget: int | None = None,
-        compile: bool = False,
+        compile: bool | Mode = False,
         deterministic: bool | None = None,
         on_nonfinite: Policy | None = None,
     ) -> None:
         if memory_budget is not None and memory_budget < 1:
             self.fail(f"memory_budget is {memory_budget}; give a positive number of bytes")
         self.memory_budget = memory_budget
+        if isinstance(compile, str):
+            self.option_of("compile", compile, Mode)
         self.compile = compile
         self.deterministic = deterministic
         if on_nonfinite is not None:
@@ -168,7 +173,13 @@ class BaseAssigner(ABC):
     def run(self, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
         """Call a function without its checks, since inputs were checked when read; compiled if ``compile=True``."""
         function = getattr(function, "__wrapped__", function)
-        return (compiled(function) if self.compile else function)(*args, **kwargs)
+        if not self.compile:
+            return function(*args, **kwargs)
+        return compiled(function, "reduce-overhead" if self.replays() else None)(*args, **kwargs)
+
+    def replays(self) -> bool:
+        """Whether the compiled work is recorded and replayed, on ground truths that are padded; a subclass may."""
+        return False
 
     # ------------------------------------------------------------------------------------------- options and errors
 

@@ -164,6 +164,10 @@ class CenterRegionAssigner(DenseAssigner):
         """Always: the method defines them."""
         return True
 
+    def pads(self) -> bool:
+        """Whether ground truths may be padded: not here, where the result has a list of shadows."""
+        return False
+
     def decide(self, image: Inputs) -> Assignment:
         """Assign one image, not compiled: how many shadows there are depends on the data."""
         priors, ignored = image.fields["priors"], None

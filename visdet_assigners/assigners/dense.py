@@ -12,6 +12,7 @@ from typing_extensions import Unpack
 from visdet_assigners.assigners import forms
 from visdet_assigners.assigners.base import BaseAssigner, Common
 from visdet_assigners.assigners.calling import assigner_method
+from visdet_assigners.assigners.compiling import in_bucket
 from visdet_assigners.assigners.forms import in_any_form
 from visdet_assigners.assigners.overlapping import OverlapMixin
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, to_assign_result
@@ -93,7 +94,7 @@ class DenseAssigner(OverlapMixin, BaseAssigner):
         """
         image = self.read(pred_instances, gt_instances, gt_instances_ignore, num_level_priors, img_meta)
         image.settle()
-        return self.decide_images([image])[0]
+        return self.decided([image])[0]
 
     @assigner_method
     def assign_batch(
@@ -118,7 +119,7 @@ class DenseAssigner(OverlapMixin, BaseAssigner):
         images[0].settle(*images[1:])
         results: dict[int, AssignResult] = {}
         for group in self._groups(images):
-            results.update(zip(group, self.decide_images([images[number] for number in group])))
+            results.update(zip(group, self.decided([images[number] for number in group])))
         return [results[number] for number in range(len(images))]
 
     def _groups(self, images: Sequence[Inputs]) -> list[list[int]]:
@@ -255,6 +256,23 @@ class DenseAssigner(OverlapMixin, BaseAssigner):
     def can_batch(self) -> bool:
         """Whether ``decide_images`` works on many images at once."""
         return False
+
+    def pads(self) -> bool:
+        """Whether ground truths may be padded by boxes that match nothing: if the calculator leaves those at 0."""
+        return bool(self.promise("upright"))
+
+    def replays(self) -> bool:
+        """Where ``compile='reduce-overhead'``, if ground truths may be padded."""
+        return self.compile == "reduce-overhead" and self.pads()
+
+    def decided(self, images: Sequence[Inputs]) -> list[AssignResult]:
+        """Assign images whose inputs are right, see `decide_images`, padded where their work is replayed."""
+        if not self.replays():
+            return self.decide_images(images)
+        results = self.decide_images([in_bucket(image) for image in images])
+        for result, image in zip(results, images):
+            result.num_gts = len(image.labels)
+        return results
 
     def decide_images(self, images: Sequence[Inputs]) -> list[AssignResult]:
         """Assign images whose inputs are right; more than one only where ``can_batch``, with as many priors each."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Unpack
 
@@ -146,6 +147,9 @@ class DynamicSoftLabelAssigner(DenseAssigner):
         masks: Any = getattr(image.truths, "masks", None)
         if hasattr(masks, "to_tensor"):  # mmdet's own containers
             masks = masks.to_tensor(torch.bool, image.gts.device)
+        centers = None if masks is None else center_of_mass(masks)
+        if centers is not None:  # as many as the boxes, which may be padded
+            centers = F.pad(centers, (0, 0, 0, max(0, len(image.gts) - len(centers))))
         return self.run(
             dynamic_soft_label,
             points,
@@ -156,7 +160,7 @@ class DynamicSoftLabelAssigner(DenseAssigner):
             self.topk,
             self.soft_center_radius,
             self.iou_weight,
-            None if masks is None else center_of_mass(masks),
+            centers,
             self.measure_in(image, "bboxes"),
             # mmdet asks HorizontalBoxes, too; to them a point on their border lies inside.
             UPRIGHT if image.forms["gts"] is None else geometry_of(image.forms["gts"]),

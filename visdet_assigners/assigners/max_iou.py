@@ -277,6 +277,10 @@ class MaxIoUAssigner(DenseAssigner):
         """
         return self.perm_repeat_gt_cfg is None and self.gpu_assign_thr <= 0 and bool(self.promise("takes_pairs"))
 
+    def pads(self) -> bool:
+        """Whether ground truths may be padded: unless boxes are drawn, or counted, for each image."""
+        return super().pads() and self.can_batch()
+
     def decide_images(self, images: Sequence[Inputs]) -> list[AssignResult]:
         """Assign images at once, padded to as many ground truths and regions; one image as it is."""
         if len(images) == 1:

@@ -132,6 +132,10 @@ class MultiInstanceAssigner(DenseAssigner):
             image.options = {"kinds": kinds}
         return image
 
+    def pads(self) -> bool:
+        """Whether ground truths may be padded: not here, where the result has a row for each of them."""
+        return False
+
     def decide_images(self, images: Sequence[Inputs]) -> list[AssignResult]:
         """Assign images one by one."""
         return [self.decide_proposals(image) for image in images]

@@ -289,7 +289,7 @@ class RegionAssigner(DenseAssigner):
             allowed_border=allowed_border,
         )
         image.settle()
-        return self.decide_images([image])[0]
+        return self.decided([image])[0]
 
     def read(  # type: ignore[override]
         self,

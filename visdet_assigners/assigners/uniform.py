@@ -18,7 +18,7 @@ from visdet_assigners.assigners.dense import DenseAssigner, DenseCommon
 from visdet_assigners.assigners.forms import TRUTHS, Names
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, all_negative
 from visdet_assigners.functional.blocks import split
-from visdet_assigners.functional.boxes import common_origin, xyxy_to_cxcywh
+from visdet_assigners.functional.boxes import common_origin, l1_distance, xyxy_to_cxcywh
 from visdet_assigners.functional.overlaps import IOU, Measure, best_ground_truths, overlap_table, overlaps_of_pairs
 from visdet_assigners.functional.select import top
 from visdet_assigners.functional.validity import Kind, is_dropped
@@ -31,7 +31,7 @@ def nearest_boxes(boxes: Tensor, gts: Tensor, count: int) -> Tensor:
     """The boxes nearest to each ground truth by the L1 distance of centre and size: (M, count) rows of ``boxes``."""
     own, theirs = xyxy_to_cxcywh(boxes), xyxy_to_cxcywh(gts)
     blocks = split(len(gts), 2 * boxes.element_size() * len(boxes), boxes.device)
-    return torch.cat([top(torch.cdist(theirs[block], own, p=1), count, dim=1, largest=False)[1] for block in blocks])
+    return torch.cat([top(l1_distance(theirs[block], own), count, dim=1, largest=False)[1] for block in blocks])
 
 
 @checked(
@@ -150,6 +150,10 @@ class UniformAssigner(DenseAssigner):
     def fields_of(self, pred_instances: Any) -> Mapping[str, Kind]:
         """What ``reads_of`` says."""
         return self.reads_of(self)
+
+    def pads(self) -> bool:
+        """Whether ground truths may be padded: not here, where the result has an entry for each pair."""
+        return False
 
     def decide(self, image: Inputs) -> Assignment:
         """Assign one image."""

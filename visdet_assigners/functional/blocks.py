@@ -55,6 +55,16 @@ def split(count: int, bytes_each: int, device: torch.device, least: int = 1) -> 
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
+def bucket(count: int) -> int:
+    """The number of objects to pad to, so that shapes are few: the next power of two, at least 8.
+
+    Example:
+        >>> [bucket(count) for count in (1, 8, 9, 100)]
+        [8, 8, 16, 128]
+    """
+    return max(8, 1 << (count - 1).bit_length())
+
+
 def bounding_boxes(boxes: Tensor, blocks: list[slice]) -> Tensor:
     """The box around the boxes of each block: (N, ..., 4) xyxy -> (number of blocks, 4)."""
     around = [boxes[block].reshape(-1, 4) for block in blocks]

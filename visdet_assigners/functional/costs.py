@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from visdet_assigners.functional.blocks import split, static_shapes
-from visdet_assigners.functional.boxes import box_overlaps, xyxy_to_cxcywh
+from visdet_assigners.functional.boxes import box_overlaps, l1_distance, xyxy_to_cxcywh
 from visdet_assigners.functional.tensors import evenly
 
 
@@ -125,7 +125,7 @@ def box_l1_cost(boxes: Tensor, gts: Tensor, image_size: tuple[int, int] | Tensor
         height, width = image_size
         scale = gts.new_full((4,), width)
         scale[1::2] = height  # filled, not copied from the host: that would synchronise with a device
-    return torch.cdist(boxes / scale, gts / scale, p=1)
+    return l1_distance(boxes / scale, gts / scale)
 
 
 def overlap_cost(boxes: Tensor, gts: Tensor, mode: str = "giou") -> Tensor:

@@ -1,4 +1,4 @@
-"""The linear sum assignment problem, one or many at once, solved on the host by scipy."""
+"""The linear sum assignment problem, one or many at once: on the host by scipy, or on a device, see `lsap_device`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from visdet_assigners.functional.blocks import static_shapes
+from visdet_assigners.functional.lsap_device import columns_on_device, solver_for
 
 THREADED = 2**20
 """Costs in all from which on several problems are solved side by side; scipy lets go of the interpreter's lock."""
@@ -111,6 +112,9 @@ def matched_columns(
 ) -> list[Tensor]:
     """Solve batches of problems with one copy to the host and one back, large ones side by side.
 
+    Many problems on a device are solved there, where torch-linear-assignment is installed: the same pairs, and nothing
+    but whether all costs are finite travels to the host.
+
     Args:
         costs: at least one batch (B_i, N_i, M_i) of problems, all on one device, finite; any of the three may be 0.
         counts: of each problem of each batch, how many columns in front count; what is behind is padding, finite too.
@@ -129,6 +133,13 @@ def matched_columns(
         [tensor([[ 1,  0],
                 [-1,  0]])]
     """
+    solver = solver_for(costs, counts)
+    if solver is not None:
+        marks = [*never, *[None] * (len(costs) - len(never))]
+        decided = columns_on_device(solver, costs, counts, marks)
+        if decided is not None:
+            check_on_device(costs, counts, tolerate, marks)
+            return decided
     problems = on_host(costs, counts, tolerate, never)
     found, start = np.full(sum(map(len, problems)), -1), 0
     for problem, (rows, columns) in zip(problems, solve(problems)):
@@ -186,8 +197,50 @@ def on_host(
     else:
         flags = torch.cat(finite).numpy()
     problems = [each[:, :own].numpy() for cost, own_counts in zip(wide, counts) for each, own in zip(cost, own_counts)]
-    if not flags.all():
-        if tolerate is None:
-            raise InvalidCostError(int(np.flatnonzero(~flags)[0]), len(problems))
-        tolerate(np.concatenate([np.isfinite(problem).ravel() for problem in problems]))
+    tell_of_bad_costs(flags, tolerate, lambda: [np.isfinite(problem) for problem in problems])
     return problems
+
+
+def check_on_device(
+    costs: Sequence[Tensor],
+    counts: Sequence[Sequence[int]],
+    tolerate: Tolerate | None,
+    never: Sequence[Tensor | None],
+) -> None:
+    """Check what `on_host` checks, of costs that stay where they are; synchronises once.
+
+    The arguments are those of `matched_columns`, with an entry of ``never`` for each batch.
+
+    Raises:
+        InvalidCostError: a cost is NaN or infinite.
+    """
+
+    def finite() -> list[NDArray[np.bool_]]:
+        found = []
+        for cost, own_counts, marks in zip(costs, counts, never):
+            each = cost.isfinite() if marks is None else cost.isfinite() & ~marks[..., None]
+            found += [problem[:, :own] for problem, own in zip(each.cpu().numpy(), own_counts)]
+        return found
+
+    flags = torch.cat([cost.isfinite().flatten(1).all(dim=1) for cost in costs])
+    tell_of_bad_costs(flags.to("cpu", copy=True).numpy(), tolerate, finite)
+
+
+def tell_of_bad_costs(
+    flags: NDArray[np.bool_], tolerate: Tolerate | None, finite: Callable[[], list[NDArray[np.bool_]]]
+) -> None:
+    """Raise for the first problem whose flag says that not all of its costs are finite, or tell which are.
+
+    Args:
+        flags: (B,) of all problems.
+        tolerate: as in `matched_columns`.
+        finite: gives of each problem which costs are finite.
+
+    Raises:
+        InvalidCostError: there is one, and ``tolerate`` is None.
+    """
+    if flags.all():
+        return
+    if tolerate is None:
+        raise InvalidCostError(int(np.flatnonzero(~flags)[0]), len(flags))
+    tolerate(np.concatenate([each.ravel() for each in finite()]))

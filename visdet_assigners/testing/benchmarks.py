@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from mmdet.models.task_modules.prior_generators import AnchorGenerator, MlvlPointGenerator, YOLOAnchorGenerator
-from mmengine.structures import InstanceData
 from torch import Tensor
 
 from visdet_assigners.registry import scope_and_name
+from visdet_assigners.testing.instances import InstanceData
+from visdet_assigners.testing.priors import anchor_levels, point_levels, yolo_levels
 from visdet_assigners.testing.scenes import Objects, draw_boxes, feature_sizes, generator, logits, proposals
 
 NUM_CLASSES = 80
 FPN = (8, 16, 32, 64, 128)
 RPN = (4, 8, 16, 32, 64)
+OCTAVES = [4 * 2 ** (third / 3) for third in range(3)]
+"""Sides of RetinaNet's anchors, in strides."""
 
 
 def drawn(count: int, image: tuple[int, int], seed: int = 0) -> Objects:
@@ -57,10 +59,10 @@ class Scene:
         return replace(self, name=name, config=config)
 
 
-def _anchors(objects: Objects, strides: tuple[int, ...], **options: Any) -> tuple[Tensor, list[int]]:
-    levels = AnchorGenerator(strides=list(strides), **options).grid_priors(
-        feature_sizes(objects.image, list(strides)), device="cpu"
-    )
+def _anchors(
+    objects: Objects, strides: tuple[int, ...], ratios: Sequence[float], scales: Sequence[float]
+) -> tuple[Tensor, list[int]]:
+    levels = anchor_levels(feature_sizes(objects.image, list(strides)), strides, ratios, scales)
     return torch.cat(levels), [len(level) for level in levels]
 
 
@@ -69,9 +71,7 @@ def _square(objects: Objects, strides: tuple[int, ...] = FPN, scale: int = 8) ->
 
 
 def _points(objects: Objects, strides: tuple[int, ...]) -> Tensor:
-    made = MlvlPointGenerator(list(strides), offset=0)
-    sizes = feature_sizes(objects.image, list(strides))
-    return torch.cat(made.grid_priors(sizes, device="cpu", with_stride=True))
+    return torch.cat(point_levels(feature_sizes(objects.image, list(strides)), strides))
 
 
 def _rpn(objects: Objects) -> tuple[Any, ...]:
@@ -79,7 +79,7 @@ def _rpn(objects: Objects) -> tuple[Any, ...]:
 
 
 def _retina(objects: Objects) -> tuple[Any, ...]:
-    priors, _ = _anchors(objects, FPN, ratios=[0.5, 1.0, 2.0], octave_base_scale=4, scales_per_octave=3)
+    priors, _ = _anchors(objects, FPN, ratios=[0.5, 1.0, 2.0], scales=OCTAVES)
     return InstanceData(priors=priors), objects.instances
 
 
@@ -89,7 +89,7 @@ def _rcnn(objects: Objects) -> tuple[Any, ...]:
 
 def _sabl(objects: Objects) -> tuple[Any, ...]:
     squares, _ = _square(objects, scale=4)
-    approxs, _ = _anchors(objects, FPN, ratios=[0.5, 1.0, 2.0], octave_base_scale=4, scales_per_octave=3)
+    approxs, _ = _anchors(objects, FPN, ratios=[0.5, 1.0, 2.0], scales=OCTAVES)
     return InstanceData(priors=squares, approxs=approxs.view(-1, 9, 4)), objects.instances
 
 
@@ -142,16 +142,13 @@ def _rtmdet(objects: Objects) -> tuple[Any, ...]:
 
 def _yolov3(objects: Objects) -> tuple[Any, ...]:
     strides = [32, 16, 8]
-    made = YOLOAnchorGenerator(
-        strides=strides,
-        base_sizes=[
-            [(116, 90), (156, 198), (373, 326)],
-            [(30, 61), (62, 45), (59, 119)],
-            [(10, 13), (16, 30), (33, 23)],
-        ],
-    )
+    boxes = [
+        [(116, 90), (156, 198), (373, 326)],
+        [(30, 61), (62, 45), (59, 119)],
+        [(10, 13), (16, 30), (33, 23)],
+    ]
     sizes = feature_sizes(objects.image, strides)
-    priors = torch.cat(made.grid_priors(sizes, device="cpu"))
+    priors = torch.cat(yolo_levels(sizes, strides, boxes))
     center, flags = (objects.boxes[:, :2] + objects.boxes[:, 2:]) / 2, []
     for stride, (height, width) in zip(strides, sizes):
         column, row = (center // stride).long().unbind(1)

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from mmdet.structures.bbox import bbox_overlaps
-from mmengine.structures import InstanceData
 from torch import Tensor
 
+from visdet_assigners.functional.boxes import box_iou
 from visdet_assigners.registry import scope_and_name
+from visdet_assigners.testing.instances import InstanceData
 from visdet_assigners.testing.scenes import (
     STRIDES,
     Objects,
@@ -150,7 +150,7 @@ def _overlapping(objects: Objects, priors: Tensor) -> tuple[InstanceData, Instan
     """The ground truths that overlap a prior, and the crowd regions where there are any such."""
     gt = objects.instances
     if len(gt):
-        gt = gt[bbox_overlaps(objects.boxes, priors).amax(dim=1) > 0]
+        gt = gt[box_iou(objects.boxes, priors).amax(dim=1) > 0]
     return gt, objects.ignore if len(gt) else None
 
 

@@ -9,9 +9,10 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from mmdet.models.task_modules.prior_generators import AnchorGenerator, MlvlPointGenerator
-from mmengine.structures import InstanceData
 from torch import Tensor
+
+from visdet_assigners.testing.instances import InstanceData
+from visdet_assigners.testing.priors import anchor_levels, point_levels
 
 NUM_CLASSES = 8
 STRIDES = [8, 16, 32, 64, 128]
@@ -125,17 +126,14 @@ def feature_sizes(image: tuple[int, int], strides: list[int]) -> list[tuple[int,
 
 def anchors(objects: Objects, ratios: tuple[float, ...] = (1.0,), scale: int = 8) -> tuple[Tensor, list[int]]:
     """Anchors of five levels as dense heads make them: (N, 4) and the level sizes."""
-    made = AnchorGenerator(strides=STRIDES, ratios=list(ratios), scales=[scale])
-    levels = made.grid_priors(feature_sizes(objects.image, STRIDES), device="cpu")
+    levels = anchor_levels(feature_sizes(objects.image, STRIDES), STRIDES, ratios, [scale])
     return torch.cat(levels), [len(level) for level in levels]
 
 
 def points(objects: Objects) -> Tensor:
     """Points of three levels as YOLOX makes them: (N, 4) centre and stride."""
     strides = [8, 16, 32]
-    made = MlvlPointGenerator(strides, offset=0)
-    levels = made.grid_priors(feature_sizes(objects.image, strides), device="cpu", with_stride=True)
-    priors = torch.cat(levels)
+    priors = torch.cat(point_levels(feature_sizes(objects.image, strides), strides))
     return torch.cat([priors[:, :2] + priors[:, 2:] * 0.5, priors[:, 2:]], dim=-1)
 
 
