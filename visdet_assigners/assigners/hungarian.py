@@ -19,6 +19,7 @@ from visdet_assigners.assigners.matching import Image, MatchingAssigner
 from visdet_assigners.assignment import Assignment, AssignResult, to_assign_results
 from visdet_assigners.functional.lsap import matched_columns
 from visdet_assigners.registry import build, register
+from visdet_assigners.scheduled_costs import costs_of_now
 
 
 @checked(cost="numbers")
@@ -43,7 +44,8 @@ class HungarianAssigner(MatchingAssigner):
     """Match predictions one to one by a sum of costs: DETR and its descendants, Sparse R-CNN, mask transformers.
 
     Args:
-        match_costs: configurations or objects of the costs, or one of them.
+        match_costs: configurations or objects of the costs, or one of them; ``ScheduledCosts`` stands for other costs
+            in other epochs.
         cls_cost: class cost of mmdet 2's form, used with ``reg_cost`` and ``iou_cost`` in place of ``match_costs``;
             where only some of the three are given, the others are mmdet 2's defaults (ClassificationCost, BBoxL1Cost,
             IoUCost giou, each of weight 1), and so are all three without any argument.
@@ -91,8 +93,11 @@ class HungarianAssigner(MatchingAssigner):
         self.match_costs = [build(cost) for cost in match_costs]
 
     def costs_for(self, pred_instances: Any) -> Sequence[Any]:
-        """All match costs; a subclass may leave some out."""
-        return self.match_costs
+        """All match costs, of ``ScheduledCosts`` those of now; a subclass may leave some out."""
+        costs = costs_of_now(self.match_costs)
+        if not costs:
+            self.fail("match_costs has no cost for this epoch; add one to the stage of ScheduledCosts")
+        return costs
 
     @in_either_order
     @assigner_method
