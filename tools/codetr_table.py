@@ -4,8 +4,8 @@
     python tools/codetr_table.py --work-dir work_dirs/codetr_table
     python tools/codetr_table.py --data bccd --seeds 0 --only "K = 0" "K = 1" --work-dir work_dirs/codetr_table
 
-It may be stopped at any time: the same command goes on, a training that had begun from its last checkpoint, and leaves out
-what is done.  The first seed of everything comes first.  ``--table`` trains nothing.
+It may be stopped at any time: the same command goes on, a training that had begun from its last checkpoint, and leaves
+out what is done.  The first seed of everything comes first.  ``--table`` trains nothing.
 """
 
 from __future__ import annotations
