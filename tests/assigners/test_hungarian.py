@@ -256,6 +256,11 @@ TERMS = {
     "dino": DINO,
     "detr": [dict(type="ClassificationCost"), dict(type="BBoxL1Cost", weight=5.0), dict(type="IoUCost")],
     "other-exponent": [dict(type="FocalLossCost", gamma=1.5), dict(type="IoUCost", iou_mode="iou")],
+    "high-order": [dict(type="HighOrderCost"), dict(type="HighOrderCost", alpha=1.7)],
+    "modulated": [
+        dict(type="PositionModulatedCost", weight=2.0),
+        dict(type="PositionModulatedCost", beta=0.7, gamma=1.5),
+    ],
 }
 
 

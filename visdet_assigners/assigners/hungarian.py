@@ -22,6 +22,7 @@ from visdet_assigners.functional.boxes import cxcywh_to_xyxy
 from visdet_assigners.functional.lsap import matched_columns
 from visdet_assigners.inputs import image_size
 from visdet_assigners.registry import build, register
+from visdet_assigners.scheduled_costs import costs_of_now
 
 
 @checked(cost="numbers")
@@ -46,7 +47,8 @@ class HungarianAssigner(MatchingAssigner):
     """Match predictions one to one by a sum of costs: DETR and its descendants, Sparse R-CNN, mask transformers.
 
     Args:
-        match_costs: configurations or objects of the costs, or one of them.
+        match_costs: configurations or objects of the costs, or one of them; ``ScheduledCosts`` stands for other costs
+            in other epochs.
         cls_cost: class cost of mmdet 2's form, used with ``reg_cost`` and ``iou_cost`` in place of ``match_costs``;
             where only some of the three are given, the others are mmdet 2's defaults (ClassificationCost, BBoxL1Cost,
             IoUCost giou, each of weight 1), and so are all three without any argument.
@@ -98,8 +100,11 @@ class HungarianAssigner(MatchingAssigner):
         self.match_costs = [build(cost) for cost in match_costs]
 
     def costs_for(self, pred_instances: Any) -> Sequence[Any]:
-        """All match costs; a subclass may leave some out."""
-        return self.match_costs
+        """All match costs, of ``ScheduledCosts`` those of now; a subclass may leave some out."""
+        costs = costs_of_now(self.match_costs)
+        if not costs:
+            self.fail("match_costs has no cost for this epoch; add one to the stage of ScheduledCosts")
+        return costs
 
     def from_mmdet2(self, fields: dict[str, Any]) -> dict[str, Any]:
         """Bring predicted boxes from shares of the image, centre and size, to corners in pixels.
