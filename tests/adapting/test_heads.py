@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.registry import DefaultScope
+from mmengine.structures import InstanceData
 
 from adapting.heads import LEVELS, SETTINGS, STOCK, build_head, head_config, losses_of, samples, settings_for
 from adapting.page import FED, INSIDE, NO, OWN, PAGE, cell, leaves_out, page
@@ -16,6 +17,7 @@ from visdet_assigners.adapting.shadowing import listen
 from visdet_assigners.functional.boxes import box_overlaps
 from visdet_assigners.observe import watch
 from visdet_assigners.registry import REGISTERED
+from visdet_assigners.registry import build as build_assigner
 
 ROWS = dict(re.findall(r"^\| (\w+) \|(.+)\|$", PAGE.read_text(), re.MULTILINE)) if PAGE.exists() else {}
 PRIORS_ALONE = (
@@ -189,3 +191,13 @@ def test_what_a_head_feeds_is_what_the_page_says():
         fed = fed_by(build_head(head, settings_for(STOCK[head][1], head)))
         assert {name for name in SETTINGS if on_page(name, head) in (FED, INSIDE)} <= fed
         assert not {name for name in SETTINGS if on_page(name, head) == NO} & fed
+
+
+@pytest.mark.parametrize("name", ["RegionAssigner", "TopkHungarianAssigner", "SimOTAAssigner", "ATSSAssigner"])
+def test_callers_that_are_no_dense_heads_are_told_which_are(name):
+    """As RoI heads call: proposals and objects, nothing else."""
+    assigner = build_assigner(settings_for(name, "RPN"))
+    proposals = InstanceData(priors=torch.tensor([[0.0, 0.0, 8.0, 8.0]]))
+    truths = InstanceData(bboxes=torch.tensor([[0.0, 0.0, 8.0, 9.0]]), labels=torch.tensor([0]))
+    with pytest.raises((TypeError, ValueError), match=rf"{name}: .*heads that can feed it: .*RPN, RetinaNet, SSD"):
+        assigner.assign(proposals, truths, None)
