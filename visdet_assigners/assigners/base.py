@@ -15,6 +15,7 @@ from visdet_assigners.assigners.compiling import Result, compiled
 from visdet_assigners.assignment import AssignResult
 from visdet_assigners.errors import AssignerInputError, image_of
 from visdet_assigners.functional.blocks import static_shapes
+from visdet_assigners.functional.geometry import UPRIGHT, Geometry
 from visdet_assigners.functional.tensors import as_tensor
 from visdet_assigners.functional.validity import Kind
 from visdet_assigners.inputs import Inputs, warn_once
@@ -74,7 +75,8 @@ class BaseAssigner(ABC):
         compile: whether ``torch.compile`` compiles the assignment, which needs a compiler and half a minute at the
             first call; without one it says so once and goes on uncompiled.  One graph serves any number of ground
             truths, in one block: the budget doesn't bound it.  Without effect where the work is done on the host or
-            the result has no fixed size: the Hungarian ones, CenterRegion, MultiInstance.
+            the result has no fixed size: the Hungarian ones, CenterRegion, MultiInstance; and for boxes that their own
+            class is asked about.
         deterministic: whether ties are ordered by index, the same on every device, at every block size and for any
             number of threads; as the package is set if None, see `settings`.  Costs a second search for the nearest or
             cheapest priors; without it ties come out as in mmdet.
@@ -179,9 +181,13 @@ class BaseAssigner(ABC):
         return Inputs(type(self).__name__, self.on_nonfinite, self.matches_on_host, sources)
 
     def run(self, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
-        """Call a function without its checks, since inputs were checked when read; compiled if ``compile=True``."""
+        """Call a function without its checks, since inputs were checked when read; compiled if ``compile=True``.
+
+        Classes of boxes that are asked are foreign code, which no graph holds: with them nothing is compiled.
+        """
         function = getattr(function, "__wrapped__", function)
-        return (compiled(function) if self.compile else function)(*args, **kwargs)
+        asks = any(isinstance(value, Geometry) and value is not UPRIGHT for value in args)
+        return (compiled(function) if self.compile and not asks else function)(*args, **kwargs)
 
     # ------------------------------------------------------------------------------------------- options and errors
 
