@@ -8,6 +8,7 @@ import torch
 from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
+collect_ignore = ["stand_ins"]  # packages for interpreters of their own
 torch.set_num_threads(1)
 # No deadline: a busy machine is no failure.  `pytest --hypothesis-profile=slow` draws more, others each time.
 settings.register_profile("ci", deadline=None, derandomize=True)

@@ -14,6 +14,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from mmdet.registry import TASK_UTILS as MMDET
 
 from detectors import HEIGHT, WIDTH, batch, build_detector, seed_everything
 from visdet_assigners import dropin
@@ -184,4 +185,4 @@ def test_all_assigners_of_mmdet_and_at_least_25_families():
     assert len({stock.config.split("/")[0] for stock in DETECTORS.values()}) >= 25
     named = set().union(*(stock.assigners for stock in DETECTORS.values()))
     dropin.enable()
-    assert named == {name for name, kind in dropin.MMDET.module_dict.items() if name.endswith("Assigner")}
+    assert named == {name for name, kind in MMDET.module_dict.items() if name.endswith("Assigner")}

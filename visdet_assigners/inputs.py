@@ -21,6 +21,7 @@ from torch import Tensor
 from visdet_assigners.dropped import count_dropped
 from visdet_assigners.errors import AssignerInputError, image_of
 from visdet_assigners.functional.blocks import static_shapes
+from visdet_assigners.functional.geometry import UPRIGHT, Geometry, geometry_of, is_upright
 from visdet_assigners.functional.tensors import as_float32, as_tensor
 from visdet_assigners.functional.validity import (
     COLUMNS,
@@ -87,6 +88,7 @@ class Inputs:
         on_host: whether such values show on the host anyway, as in costs: then a device raises by default, too, without
             a test, and nothing is dropped here.
         sources: where the image may be named: meta data, or instances with some.
+        heads: that can feed the assigner, in words; named where predictions lack a field.
 
     Attributes:
         fields: the fields with a row for each prior, by name.
@@ -94,6 +96,8 @@ class Inputs:
         labels: (M,) int64.
         regions: (R, 4) ignore regions, or None.
         level_sizes: priors in each level, or None.
+        forms: the classes that boxes came in, by the name of their field, and of ``gts`` and ``regions``; see
+            `functional.geometry.form_of`.
         truths: the instances of the ground truths, for what is read of them besides.
         options: of the call, as exponents.
     """
@@ -103,13 +107,20 @@ class Inputs:
     labels: Tensor
     regions: Tensor | None = None
     level_sizes: Sequence[int] | None = None
+    forms: Mapping[str, Any] = MappingProxyType({})
     truths: Any = None
     options: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
-        self, who: str, policy: Policy | None = None, on_host: bool = False, sources: Sequence[Any] = ()
+        self,
+        who: str,
+        policy: Policy | None = None,
+        on_host: bool = False,
+        sources: Sequence[Any] = (),
+        heads: str = "",
     ) -> None:
         self.who = who
+        self.heads = heads
         self.sources = sources
         self.policy = policy
         self.on_host = on_host
@@ -120,6 +131,16 @@ class Inputs:
         self._read: list[tuple[Tensor, Callable[[Tensor], Fault | None]]] = []
         self._pending: list[Tensor] = []
         self._looks: list[tuple[Tensor, Callable[[Tensor], Fault | None]]] = []
+
+    def geometry(self, name: str) -> Geometry:
+        """What is known of the boxes in a field, or of ``gts``: by their own class unless they are upright."""
+        form = self.forms.get(name)
+        return UPRIGHT if is_upright(form) else geometry_of(form)
+
+    @property
+    def upright(self) -> bool:
+        """Whether no boxes came in a class of their own."""
+        return all(is_upright(form) for form in self.forms.values())
 
     # ------------------------------------------------------------------------------------------------------- errors
 
@@ -193,6 +214,8 @@ class Inputs:
         if not isinstance(value, Tensor):
             kind = "nothing" if value is None else type(value).__name__
             hint = "; torch.from_numpy makes one" if kind == "ndarray" else ""
+            if value is None and self.heads and name.startswith("pred_instances."):
+                hint = f"; heads that can feed it: {self.heads}"
             self.fail(f"{name} must be a tensor, got {kind}{hint}")
         if self.device is None:
             self.device, self._first = value.device, name
@@ -297,12 +320,13 @@ class Inputs:
             lambda own: label_fault(own, num_classes, name),
         )
 
-    def read_boxes(self, value: Any, name: str = "gt_instances.bboxes", kind: Kind = "boxes") -> Tensor:
-        """Boxes (M, 4) xyxy of the ground truths, or (M, D) of the kind "numbers"; M may be 0."""
+    def read_boxes(self, value: Any, name: str = "gt_instances.bboxes", kind: Kind = "boxes", hint: str = "") -> Tensor:
+        """Boxes (M, 4) xyxy of the ground truths, or (M, D) of other kinds; M may be 0; ``hint`` ends an error."""
         boxes = self.field(value, name, kind)
         given = as_tensor(value)
         if kind == "boxes" and given.numel() and given.shape[1] != 4:
-            self.fail(f"{name} must have shape (n, 4), got {tuple(given.shape)}; the columns are x1, y1, x2, y2")
+            ending = f"; the columns are x1, y1, x2, y2{hint and '; ' + hint}"
+            self.fail(f"{name} must have shape (n, 4), got {tuple(given.shape)}{ending}")
         (boxes,) = self.good_only([name], [boxes], [kind], NOWHERE)
         if kind == "boxes" and not self.on_device and (boxes[:, 2:] == boxes[:, :2]).any():
             empty = (boxes[:, 2:] == boxes[:, :2]).any(dim=1) & ~is_dropped(boxes)
@@ -319,9 +343,10 @@ class Inputs:
         num_classes: int | None = None,
         names: tuple[str, str] = ("gt_instances.bboxes", "gt_instances.labels"),
         kind: Kind = "boxes",
+        hint: str = "",
     ) -> None:
         """Read ``gts`` and ``labels``, as many of the one as of the other."""
-        self.gts = self.read_boxes(bboxes, names[0], kind)
+        self.gts = self.read_boxes(bboxes, names[0], kind, hint)
         self.labels = self.read_labels(labels, names[1], num_classes)
         if len(self.gts) != len(self.labels):
             what = " and ".join(
@@ -359,8 +384,8 @@ class Inputs:
             level_ids = getattr(instances, "level_ids", None)
             if level_ids is None:
                 self.fail(
-                    f"neither {name} nor pred_instances.level_ids is there; take a head that passes level "
-                    "sizes, as ATSSHead does, or for RetinaNet type='visdet_assigners.AnyAssignerRetinaHead'"
+                    f"neither {name} nor pred_instances.level_ids is there: the caller has no levels, as RoI heads, or "
+                    f"hides them; heads that can feed it: {self.heads}"
                 )
             if not static_shapes(level_ids.device) and (level_ids.diff() < 0).any():
                 self.fail("pred_instances.level_ids must ascend: one level after another")

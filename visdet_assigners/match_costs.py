@@ -23,6 +23,9 @@ from visdet_assigners.inputs import image_size
 from visdet_assigners.options import number
 from visdet_assigners.registry import register
 
+IS_OBJECT = "is_object_of_batch"
+"""Beside the fields of padded ground truths: (B, M) bool, False on padding; costs ``over_image`` read it."""
+
 
 class BaseMatchCost(ABC):
     """A weighted cost of matching N predictions with M ground truths.
@@ -37,14 +40,23 @@ class BaseMatchCost(ABC):
 
     reads: tuple[str, str] = ("", "")
     """Which field it reads of predictions and which of ground truths: assigners fetch these before."""
+    reads_also: tuple[tuple[str, str], ...] = ()
+    """Further pairs of fields: of a cost of classes and boxes at once."""
     reads_besides: tuple[str, ...] = ()
     """Further fields of ground truths that it reads."""
     takes_batches = False
+    over_image = False
+    """Whether a pair's cost depends on other pairs of its image, so that ground truths can't be worked on in blocks."""
     needs_size = False
     """Whether it reads the size of the image."""
 
     def __init__(self, weight: float = 1.0) -> None:
         self.weight = number(type(self).__name__, "weight", weight)
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """All pairs of fields, of predictions and of ground truths, that it reads."""
+        return self.reads, *self.reads_also
 
     def __call__(
         self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None = None, **_: Any
@@ -62,8 +74,9 @@ class BaseMatchCost(ABC):
         Raises:
             AssignerInputError: a field is missing, or, on a CPU, a label is no class of the scores.
         """
-        if self.reads == ("scores", "labels"):
-            pairs = zip((pred_instances, gt_instances), self.reads)
+        of_classes = ("scores", "labels")
+        if of_classes in self.pairs:
+            pairs = zip((pred_instances, gt_instances), of_classes)
             scores, labels = (as_tensor(getattr(instances, name, None)) for instances, name in pairs)
             if isinstance(scores, Tensor) and isinstance(labels, Tensor) and not static_shapes(labels.device):
                 fault = label_fault(labels, scores.shape[-1], "gt_instances.labels") if labels.numel() else None
@@ -101,6 +114,11 @@ class BaseMatchCost(ABC):
         scores = self.read(pred_instances, "pred_instances", "scores")
         return scores, self.read(gt_instances, "gt_instances", "labels").long()
 
+    def read_boxes(self, pred_instances: Any, gt_instances: Any) -> tuple[Tensor, Tensor]:
+        """Boxes (..., N, 4) and (..., M, 4) xyxy."""
+        boxes = self.read(pred_instances, "pred_instances", "bboxes")
+        return boxes, self.read(gt_instances, "gt_instances", "bboxes")
+
 
 def batch_fields(match_costs: Sequence[Any]) -> tuple[list[str], list[str]] | None:
     """The fields that costs read of predictions and of ground truths if all of them take batches, else None."""
@@ -108,8 +126,9 @@ def batch_fields(match_costs: Sequence[Any]) -> tuple[list[str], list[str]] | No
     for match_cost in match_costs:
         if not vars(type(match_cost)).get("takes_batches") or "masks" in match_cost.reads:
             return None
-        of_pred.append(match_cost.reads[0])
-        of_gt.append(match_cost.reads[1])
+        for pred, gt in match_cost.pairs:
+            of_pred.append(pred)
+            of_gt.append(gt)
     return list(dict.fromkeys(of_pred)), list(dict.fromkeys(of_gt))
 
 
@@ -226,9 +245,7 @@ class BBoxL1Cost(BaseMatchCost):
         """Unweighted cost, (N, M)."""
         given = (img_meta or {}).get("img_shape")
         size = given if isinstance(given, Tensor) else image_size(type(self).__name__, img_meta)
-        boxes = self.read(pred_instances, "pred_instances", "bboxes")
-        gts = self.read(gt_instances, "gt_instances", "bboxes")
-        return costs.box_l1_cost(boxes, gts, size, self.box_format)
+        return costs.box_l1_cost(*self.read_boxes(pred_instances, gt_instances), size, self.box_format)
 
 
 @register
@@ -251,8 +268,74 @@ class IoUCost(BaseMatchCost):
 
     def cost(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
         """Unweighted cost, (N, M)."""
-        boxes = self.read(pred_instances, "pred_instances", "bboxes")
-        return costs.overlap_cost(boxes, self.read(gt_instances, "gt_instances", "bboxes"), self.iou_mode)
+        return costs.overlap_cost(*self.read_boxes(pred_instances, gt_instances), self.iou_mode)
+
+
+@register
+class HighOrderCost(BaseMatchCost):
+    """Negative product of the right class's probability and IoU^alpha (Rank-DETR, arXiv:2310.08854).
+
+    One cost of class and box, in place of the usual three.  Reads ``scores`` (N, C) logits and ``labels`` (M,), and
+    ``bboxes`` of both, xyxy pixels.  DEIMv2 changes to it after some epochs, see ``ScheduledCosts``: early, where most
+    boxes overlap nothing, all its costs are 0.
+
+    Args:
+        alpha: exponent of the IoU, at least 0.
+        weight: factor of the cost.
+    """
+
+    reads = ("scores", "labels")
+    reads_also = (("bboxes", "bboxes"),)
+    takes_batches = True
+
+    def __init__(self, alpha: float = 4.0, weight: float = 1.0) -> None:
+        super().__init__(weight)
+        self.alpha = number(type(self).__name__, "alpha", alpha, least=0)
+
+    def cost(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
+        """Unweighted cost, (N, M)."""
+        classes = self.read_classes(pred_instances, gt_instances)
+        return costs.high_order_cost(*classes, *self.read_boxes(pred_instances, gt_instances), self.alpha)
+
+
+@register
+class PositionModulatedCost(BaseMatchCost):
+    """Focal cost of the probability times g^beta, g the GIoU brought to 0 to 1 (Stable-DINO, arXiv:2304.04742).
+
+    Takes the place of ``FocalLossCost``, beside the costs of boxes.  Reads ``scores`` (N, C) logits and ``labels``
+    (M,), and ``bboxes`` of both, xyxy pixels.  Each object has its own g; in the published code the last object of a
+    class overwrites those before it.
+
+    Args:
+        beta: exponent of g, at least 0.
+        alpha: weight of positive targets.
+        gamma: focusing exponent.
+        eps: inside the logarithms.
+        weight: factor of the cost.
+    """
+
+    reads = ("scores", "labels")
+    reads_also = (("bboxes", "bboxes"),)
+    takes_batches = True
+    over_image = True
+
+    def __init__(
+        self, beta: float = 0.5, alpha: float = 0.25, gamma: float = 2, eps: float = 1e-12, weight: float = 1.0
+    ) -> None:
+        super().__init__(weight)
+        self.beta = number(type(self).__name__, "beta", beta, least=0)
+        self.alpha = alpha
+        self.gamma = gamma
+        self.eps = eps
+
+    def cost(self, pred_instances: Any, gt_instances: Any, img_meta: Mapping[str, Any] | None) -> Tensor:
+        """Unweighted cost, (N, M)."""
+        classes = self.read_classes(pred_instances, gt_instances)
+        boxes = self.read_boxes(pred_instances, gt_instances)
+        options = (self.beta, self.alpha, self.gamma, self.eps)
+        return costs.position_modulated_cost(
+            *classes, *boxes, *options, is_object=getattr(gt_instances, IS_OBJECT, None)
+        )
 
 
 @register

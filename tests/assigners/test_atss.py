@@ -84,7 +84,7 @@ def test_levels_that_dont_sum_up_are_named():
 def test_a_call_without_levels_is_told():
     objects = OBJECTS[0]
     pred = InstanceData(priors=anchors(objects)[0])
-    with pytest.raises(ValueError, match=r"neither num_level_priors nor .*level_ids .*AnyAssignerRetinaHead"):
+    with pytest.raises(ValueError, match=r"neither num_level_priors nor .*level_ids .*feed it: .*RPN, RetinaNet"):
         ATSSAssigner(9).assign(pred, objects.instances, None)
     pred.level_ids = torch.arange(len(pred)).flip(0)
     with pytest.raises(ValueError, match="level_ids must ascend"):

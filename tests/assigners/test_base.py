@@ -11,8 +11,9 @@ import torch
 
 import visdet_assigners as va
 from visdet_assigners import options
-from visdet_assigners.assigners.base import BaseAssigner, levels_by_name
+from visdet_assigners.assigners.base import BaseAssigner
 from visdet_assigners.assigners.dense import DenseAssigner
+from visdet_assigners.assigners.forms import levels_by_name
 from visdet_assigners.assignment import Assignment, all_negative
 from visdet_assigners.registry import REGISTERED
 

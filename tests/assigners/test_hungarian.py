@@ -175,7 +175,7 @@ def test_tensors_as_in_mmdet_2_equal_instances(num_preds, num_gts, with_scores):
 
 
 def test_both_forms_are_told_apart():
-    """By the second argument, the number of them, and the name of the second."""
+    """By the type of the first two arguments, and by their names."""
     g = torch.Generator().manual_seed(3)
     scores, masks, labels = torch.randn(5, 4, generator=g), torch.randn(5, 3, 3, generator=g), torch.tensor([2, 0])
     targets = (torch.randn(2, 3, 3, generator=g) > 0).float()
@@ -189,9 +189,10 @@ def test_both_forms_are_told_apart():
         assigner.assign(scores, mask_pred=masks, gt_labels=labels, gt_mask=targets, img_meta=META),
     ):
         assert torch.equal(result.gt_inds, expected)
-    for args in ((scores, None, labels, targets), (scores, [], labels, targets)):
-        with pytest.raises(ValueError, match="mask_pred must be a tensor"):
-            assigner.assign(*args, img_meta=META)
+    with pytest.raises(ValueError, match="mask_pred must be a tensor"):
+        assigner.assign(scores, None, labels, targets, img_meta=META)
+    with pytest.raises(ValueError, match=r"gt_mask missing; mmdet 2's call is assign\(cls_pred, mask_pred,"):
+        assigner.assign(scores, [], labels, targets, img_meta=META)  # level sizes
 
 
 def test_wrong_tensors_are_named():
@@ -199,16 +200,18 @@ def test_wrong_tensors_are_named():
     assigner = MaskHungarianAssigner(*MASK_COSTS)
     with pytest.raises(ValueError, match=r"^MaskHungarianAssigner: gt_bboxes_ignore must be None.*street.jpg"):
         assigner.assign(pred.scores, pred.masks, gt.labels, gt.masks, META, torch.zeros(0, 4))
-    with pytest.raises(ValueError, match=r"cls_pred has 29 rows but mask_pred has 30.*street.jpg"):
+    with pytest.raises(
+        ValueError, match=r"the call has fields of different lengths: {'cls_pred': 29, 'mask_pred': 30}.*street.jpg"
+    ):
         assigner.assign(pred.scores[1:], pred.masks, gt.labels, gt.masks, META)
-    with pytest.raises(ValueError, match=r"gt_labels has 7 entries but gt_mask has 6"):
+    with pytest.raises(ValueError, match=r"the call has 6 gt_mask and 7 gt_labels"):
         assigner.assign(pred.scores, pred.masks, gt.labels, gt.masks[1:], META)
-    with pytest.raises(ValueError, match=r"gt_mask must be a tensor, got NoneType"):
+    with pytest.raises(ValueError, match=r"gt_mask must be a tensor, got nothing"):
         assigner.assign(pred.scores, pred.masks, gt.labels, None, META)
-    with pytest.raises(ValueError, match=r"gt_instances.labels\[0\] is 9 but scores have 4 classes"):
+    with pytest.raises(ValueError, match=r"gt_labels\[0\] is 9 but scores have 4 classes"):
         assigner.assign(pred.scores, pred.masks, gt.labels + 9, gt.masks, META)
     pred.masks[3, 4] = float("nan")
-    with pytest.raises(ValueError, match=r"pred_instances.masks\[3, 4\] is nan.*street.jpg"):
+    with pytest.raises(ValueError, match=r"mask_pred\[3, 4\] is nan.*street.jpg"):
         assigner.assign(pred.scores, pred.masks, gt.labels, gt.masks, META)
     with pytest.raises(TypeError, match="gt_masks"):
         assigner.assign(pred.scores, pred.masks, gt.labels, gt_masks=gt.masks, img_meta=META)
@@ -253,6 +256,11 @@ TERMS = {
     "dino": DINO,
     "detr": [dict(type="ClassificationCost"), dict(type="BBoxL1Cost", weight=5.0), dict(type="IoUCost")],
     "other-exponent": [dict(type="FocalLossCost", gamma=1.5), dict(type="IoUCost", iou_mode="iou")],
+    "high-order": [dict(type="HighOrderCost"), dict(type="HighOrderCost", alpha=1.7)],
+    "modulated": [
+        dict(type="PositionModulatedCost", weight=2.0),
+        dict(type="PositionModulatedCost", beta=0.7, gamma=1.5),
+    ],
 }
 
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from mmengine.logging import MessageHub
 
 from co_detrs import BRANCHES, FASTER_RCNN, KINDS, SIZES, build_co, dense, images, losses_of, plain_config
 from detectors import build
@@ -133,6 +134,21 @@ def test_the_factors_scale_their_own_losses():
     for name, value in once.items():
         factor = 2 if name[-1].isdigit() and "loss" in name else 1
         assert torch.equal(twice[name], value * factor), name
+
+
+def test_the_factors_change_while_training():
+    """In one step the losses are those of the factors of now."""
+    hub = MessageHub.get_current_instance()
+    model = build_co("refined", BRANCHES[:2], lambda1=[(0, 1.0), (2, 3.0)], lambda2=[(0, 2.0), (4, 0.0)])
+    for epoch, factors in ((0, (1.0, 2.0)), (1, (2.0, 1.5)), (3, (3.0, 0.5)), (9, (3.0, 0.0))):
+        hub.update_info("epoch", epoch)
+        try:
+            found = losses_of(model, images())
+        finally:
+            hub.update_info("epoch", 0)
+        expected = losses_of(build_co("refined", BRANCHES[:2], lambda1=factors[0], lambda2=factors[1]), images())
+        for name, value in expected.items():
+            assert torch.equal(found[name], value), name
 
 
 def test_lambda2_stands_inside_the_sum_over_layers():
@@ -284,6 +300,8 @@ def test_what_is_no_head():
     [
         (dict(lambda1=-1.0), "lambda1"),
         (dict(lambda2=-0.5), "lambda2"),
+        (dict(lambda2=[(0, 2.0), (5, -1.0)]), "collab: lambda2 is -1; it must be at least 0"),
+        (dict(lambda2=[(3, 2.0)]), r"collab: lambda2's epochs is \[3\]; the first must be 0"),
         (dict(max_pos_queries=0), "max_pos_queries"),
     ],
 )

@@ -32,7 +32,8 @@ INHERITED = {
 }
 SMALL = [name for name in CONFIGS if name not in INHERITED and not name.endswith("_coco.py")]
 # Where a config changes more than types: what differs from mmdet's besides, as its README says.
-CO_DETR = {".model.type", ".model.aux_branches", ".model.collab", ".atss_branch", ".rcnn_branch", ".strides"}
+CO_DETR = {".model.type", ".model.aux_branches", ".model.collab", ".strides"}
+CO_DETR |= {".atss_branch", ".rcnn_branch", ".retina_branch"}
 MORE_DIFFERENCES = {
     "co_detr/co-deformable-detr-atss_r50_8xb2-12e_coco.py": CO_DETR
     | {".max_epochs", ".train_cfg.max_epochs", ".param_scheduler.0.end", ".param_scheduler.0.milestones.0"}

@@ -1,5 +1,7 @@
 """Match costs at their ends, with their defaults and in batches; mmdet's classes are the reference, bit by bit."""
 
+import math
+
 import pytest
 import torch
 from mmdet.models.task_modules.assigners import match_cost as theirs
@@ -11,10 +13,12 @@ from visdet_assigners.functional.costs import (
     box_l1_cost,
     dice_cost,
     focal_cost,
+    high_order_cost,
     of_labels,
     one_hot_cost,
     one_hot_costs,
     overlap_cost,
+    position_modulated_cost,
     soft_label_cost,
     softmax_cost,
 )
@@ -136,3 +140,77 @@ def test_soft_label_cost():
     entropy = torch.nn.functional.binary_cross_entropy_with_logits(wide, target, reduction="none")
     expected = (entropy * (target - wide.sigmoid()).abs() ** 2).sum(-1)
     assert torch.allclose(soft_label_cost(logits, labels, iou), expected, rtol=1e-6)
+
+
+BOXES = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 5.0], [30.0, 30.0, 40.0, 44.0], [8.0, 1.0, 19.0, 12.0]])
+GTS = torch.tensor([[0.0, 1.0, 10.0, 10.0], [28.0, 30.0, 40.0, 40.0], [0.0, 0.0, 4.0, 4.0]])
+
+
+def intersection_and_areas(box, gt):
+    width = max(0.0, min(box[2], gt[2]) - max(box[0], gt[0]))
+    height = max(0.0, min(box[3], gt[3]) - max(box[1], gt[1]))
+    areas = [(one[2] - one[0]) * (one[3] - one[1]) for one in (box, gt)]
+    hull = (max(box[2], gt[2]) - min(box[0], gt[0])) * (max(box[3], gt[3]) - min(box[1], gt[1]))
+    return width * height, sum(areas) - width * height, hull
+
+
+def iou_and_giou(box, gt):
+    overlap, union, hull = intersection_and_areas(box, gt)
+    return overlap / union, overlap / union - (hull - union) / hull
+
+
+def sigmoid(logit):
+    return 1 / (1 + math.exp(-logit))
+
+
+@pytest.mark.parametrize("alpha", [4.0, 1.0, 0.0, 2.5])
+def test_product_of_class_and_box_by_a_plain_loop(alpha):
+    logits = drawn(4, 5)
+    found = high_order_cost(logits, LABELS, BOXES, GTS, alpha)
+    assert found.shape == (4, 3)
+    for row, (scores, box) in enumerate(zip(logits.tolist(), BOXES.tolist())):
+        for column, (label, gt) in enumerate(zip(LABELS.tolist(), GTS.tolist())):
+            expected = -sigmoid(scores[label]) * iou_and_giou(box, gt)[0] ** alpha
+            assert found[row, column].item() == pytest.approx(expected, rel=1e-5, abs=1e-9)
+
+
+@pytest.mark.parametrize("options", [{}, dict(beta=1.3, alpha=0.4, gamma=1.5, eps=1e-8)], ids=["defaults", "others"])
+def test_probabilities_that_the_place_lowers_by_a_plain_loop(options):
+    """Two objects of one class each have their own place."""
+    logits = drawn(4, 5)
+    settings = dict(beta=0.5, alpha=0.25, gamma=2.0, eps=1e-12) | options
+    found = position_modulated_cost(logits, LABELS, BOXES, GTS, **options)
+    places = [[(iou_and_giou(box, gt)[1] + 1) / 2 for gt in GTS.tolist()] for box in BOXES.tolist()]
+    largest = max(map(max, places))
+    alpha, gamma, eps = settings["alpha"], settings["gamma"], settings["eps"]
+    for row, scores in enumerate(logits.tolist()):
+        for column, label in enumerate(LABELS.tolist()):
+            p = sigmoid(scores[label]) * (places[row][column] / largest) ** settings["beta"]
+            positive = -math.log(p + eps) * alpha * (1 - p) ** gamma
+            negative = -math.log(1 - p + eps) * (1 - alpha) * p**gamma
+            assert found[row, column].item() == pytest.approx(positive - negative, rel=1e-4)
+
+
+def test_where_the_place_counts_for_nothing_the_focal_cost_is_left():
+    logits = drawn(4, 5)
+    found = position_modulated_cost(logits, LABELS, BOXES, GTS, beta=0)
+    assert torch.allclose(found, focal_cost(logits, LABELS), rtol=1e-5)
+
+
+def test_the_best_place_is_that_of_pairs_that_may_match():
+    """Padding, boxes upside down and what is NaN leave the other costs as they are."""
+    logits = drawn(4, 5)
+    alone = position_modulated_cost(logits[:2], LABELS[1:2], BOXES[:2], GTS[1:2])
+    strange = torch.cat([BOXES[:2], GTS[1:2, [2, 3, 0, 1]], torch.full((1, 4), float("nan")), GTS[1:2]])
+    unsure = torch.cat([logits, torch.full((1, 5), float("nan"))])
+    found = position_modulated_cost(
+        unsure, torch.tensor([0, 0]), strange, torch.cat([GTS[1:2], BOXES[:1]]), is_object=torch.tensor([True, False])
+    )
+    assert torch.equal(found[:2, :1], alone)
+    assert found[3:].isnan().all()
+
+
+def test_places_without_any_overlap_are_finite():
+    far = torch.tensor([[1e6, 1e6, 1e6, 1e6]])
+    assert position_modulated_cost(drawn(1, 5), LABELS[:1], far, GTS[:1]).isfinite().all()
+    assert position_modulated_cost(drawn(1, 5), LABELS[:1], far * 0, GTS[2:]).isfinite().all()

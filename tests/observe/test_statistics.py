@@ -159,6 +159,18 @@ def test_verdict_names_the_objects_without_positives_and_a_remedy():
     assert "cat (25.0 %, 10 px)" in texts(summary)[1]
 
 
+def test_verdict_advises_nothing_that_the_head_cannot_feed():
+    crowd = {"total": 100, "positive": 10, "ignored": 0, "contested": 8}
+    uneven = [(10, 0, 0)] * 20 + [(10, 2, 0)] * 20 + [(200, 40, 1)] * 20
+    for alternatives in (None, {"ATSSAssigner", "SimOTAAssigner"}, {"ATSSAssigner"}, set()):
+        summary = summary_of(uneven, priors=crowd, alternatives=alternatives)
+        advice = " ".join(finding.advice for finding in findings(summary, "MaxIoUAssigner"))
+        assert "lower pos_iou_thr" in advice
+        for name in ("ATSSAssigner", "SimOTAAssigner", "TaskAlignedAssigner"):
+            assert (name in advice) == (alternatives is None or name in alternatives)
+        assert ("CrowdDet" in advice) == (alternatives in ({"ATSSAssigner"}, set()))
+
+
 def test_verdict_on_uneven_and_few_positives():
     uneven = summary_of([(10, 2, 0)] * 20 + [(200, 40, 1)] * 20)
     assert texts(uneven) == ["large objects get 40 positives in the median, small ones 2"]

@@ -302,6 +302,8 @@ COSTS = (
     of_cost("BF", "positive_maps", dict(type="BinaryFocalLossCost"), scores="scores"),
     of_cost("L1", "bboxes", dict(type="BBoxL1Cost"), boxes="bboxes"),
     of_cost("IU", "bboxes", dict(type="IoUCost"), boxes="bboxes"),
+    of_cost("HO", "bboxes", dict(type="HighOrderCost"), boxes="bboxes", scores="scores"),
+    of_cost("PM", "bboxes", dict(type="PositionModulatedCost"), boxes="bboxes", scores="scores"),
     of_cost("DC", "masks", dict(type="DiceCost", pred_act=True, eps=1.0), boxes="masks"),
     of_cost("CE", "masks", dict(type="CrossEntropyLossCost"), boxes="masks"),
 )

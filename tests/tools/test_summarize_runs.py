@@ -39,6 +39,15 @@ def test_table_and_curves(tmp_path, capsys):
     assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
 
 
+def test_a_resumed_training_is_one_curve(tmp_path):
+    """What was evaluated again after the resume counts as it was then."""
+    write_log(tmp_path, [(10, 0.1), (20, 0.2), (30, 0.3)])
+    write_log(tmp_path, [(30, 0.35), (40, 0.4)], stamp="20260102_000000")
+    write_log(tmp_path, [(50, 0.5)], stamp="20260103_000000")
+    curve = summarize_runs.read_curve(str(tmp_path), "coco/bbox_mAP")
+    assert curve == {10: 0.1, 20: 0.2, 30: 0.35, 40: 0.4, 50: 0.5}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

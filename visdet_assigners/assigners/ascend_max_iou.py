@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from visdet_assigners.assigners.calling import assigner_method
+from visdet_assigners.assigners.forms import Names, in_any_form
 from visdet_assigners.assigners.max_iou import MaxIoUAssigner
 from visdet_assigners.assignment import IGNORED, NEGATIVE
 from visdet_assigners.functional.tensors import as_float32
@@ -66,6 +67,12 @@ class AscendMaxIoUAssigner(MaxIoUAssigner):
         ([[1, 0]], [[0, 1]])
     """
 
+    mmdet2: ClassVar[Names] = (
+        "batch_bboxes", "batch_gt_bboxes", "batch_gt_bboxes_ignore", "batch_gt_labels", "batch_bboxes_ignore_mask",
+        "batch_num_gts",
+    )  # fmt: skip
+
+    @in_any_form
     def assign(  # type: ignore[override]
         self,
         pred_instances: Any = None,
@@ -75,27 +82,22 @@ class AscendMaxIoUAssigner(MaxIoUAssigner):
         batch_bboxes_ignore_mask: Tensor | None = None,
         batch_num_gts: Sequence[int] | Tensor | None = None,
         *,
-        batch_bboxes: Tensor | None = None,
-        batch_gt_bboxes: Tensor | None = None,
-        batch_gt_bboxes_ignore: Tensor | None = None,
         num_level_priors: Sequence[int] | None = None,
         img_meta: Any = None,
     ) -> Any:
         """Assign one image, a list of images, or a padded batch.
 
         Args:
-            pred_instances: with ``priors`` (N, 4); or a list of such; or a tensor (B, N, 4), as ``batch_bboxes``.
-            gt_instances: with ``bboxes`` (M, 4) and ``labels`` (M,); or a list; or a tensor (B, M, 4), as
+            pred_instances: with ``priors`` (N, 4); or a list of such; or a tensor (B, N, 4), which mmdet 2 calls
+                ``batch_bboxes``.
+            gt_instances: with ``bboxes`` (M, 4) and ``labels`` (M,); or a list; or a tensor (B, M, 4), there
                 ``batch_gt_bboxes``, padded with boxes of no area; M may be 0.
-            gt_instances_ignore: with ``bboxes`` (R, 4); or a list of such or of None; or a tensor (B, R, 4), as
+            gt_instances_ignore: with ``bboxes`` (R, 4); or a list of such or of None; or a tensor (B, R, 4), there
                 ``batch_gt_bboxes_ignore``, padded with boxes of no area; or None.
             batch_gt_labels: (B, M), for tensors alone; those of padding are not looked at.
             batch_bboxes_ignore_mask: (B, N), 1 for valid priors, in spite of its name; all are if None; for tensors
                 alone.
             batch_num_gts: handed on to the result.
-            batch_bboxes: mmdet 2's name of the first argument.
-            batch_gt_bboxes: of the second.
-            batch_gt_bboxes_ignore: of the third.
             num_level_priors: not used.
             img_meta: of the image, or of each in a list, named in errors.
 
@@ -105,9 +107,6 @@ class AscendMaxIoUAssigner(MaxIoUAssigner):
         Raises:
             AssignerInputError: a field is missing or has the wrong shape, or, where values are checked, one is wrong.
         """
-        pred_instances = batch_bboxes if pred_instances is None else pred_instances
-        gt_instances = batch_gt_bboxes if gt_instances is None else gt_instances
-        gt_instances_ignore = batch_gt_bboxes_ignore if gt_instances_ignore is None else gt_instances_ignore
         if isinstance(pred_instances, (list, tuple)):
             return self.assign_batch(pred_instances, gt_instances, gt_instances_ignore, img_meta)
         if isinstance(pred_instances, Tensor):

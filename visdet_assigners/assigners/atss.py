@@ -16,6 +16,7 @@ from typing_extensions import Unpack
 from visdet_assigners.assigners.base import Common
 from visdet_assigners.assigners.checking import checked
 from visdet_assigners.assigners.dense import FINER, DenseAssigner
+from visdet_assigners.assigners.forms import TRUTHS, Names
 from visdet_assigners.assignment import (
     IGNORED,
     Assignment,
@@ -25,7 +26,8 @@ from visdet_assigners.assignment import (
     to_assign_results,
 )
 from visdet_assigners.functional.blocks import split
-from visdet_assigners.functional.boxes import INSIDE, border_distance, box_center, center_distance
+from visdet_assigners.functional.boxes import INSIDE, length
+from visdet_assigners.functional.geometry import UPRIGHT, Geometry
 from visdet_assigners.functional.overlaps import overlaps_of_pairs
 from visdet_assigners.functional.resolve import keep_best
 from visdet_assigners.functional.select import nearest_per_level
@@ -93,20 +95,24 @@ def atss_of_images(
     quality_of: Quality | None = None,
     whole: bool = False,
     counts: Sequence[int] | None = None,
+    geometry: Geometry = UPRIGHT,
+    prior_geometry: Geometry = UPRIGHT,
 ) -> tuple[Tensor, Tensor]:
     """Match the priors of B images, N each, as `atss` does.
 
     The ground truths of all images stand one after another, T in all, and so do the priors.
 
     Args:
-        priors: (B * N, 4) xyxy; N may be 0.
-        gts: (T, 4) xyxy.
+        priors: (B * N, 4) xyxy, or D columns that ``prior_geometry`` knows; N may be 0.
+        gts: (T, 4) xyxy, or columns that ``geometry`` knows.
         level_sizes: the same for all images.
         topk: see there.
         ignored: (B * N,) bool, or None.
         quality_of: see there, of ground truths and priors of all images.
         whole: whether ``quality_of`` must be asked once for all, as far as the memory budget allows.
         counts: ground truths of each image; None means one image.
+        geometry: what is known of the ground truths.
+        prior_geometry: what is known of the priors.
 
     Returns:
         (B * N,) int64 the ground truth of each prior in its image, and (B * N,) the quality.
@@ -120,32 +126,39 @@ def atss_of_images(
     num_images = 1 if counts is None else len(counts)
     num_priors = len(priors) // num_images
     image, number = (None, None) if counts is None else row_of_image(counts, priors)  # (T,) each
+    prior_centers, gt_centers = prior_geometry.centers(priors), geometry.centers(gts)  # x and y, (B * N,) and (T,)
     chosen, qualities = [], []
     bytes_each = (MATRICES if image is None else MATRICES + 4) * priors.element_size() * num_priors
     for block in split(len(gts), bytes_each, priors.device, least=len(gts) if whole else 1):
-        if image is None:
-            near = nearest_candidates(priors, gts[block], level_sizes, topk, ignored)
-        else:
-            own = priors.view(num_images, num_priors, 4)[image[block]]
+        own, marks = prior_centers, ignored
+        if image is not None:
+            x, y = (each.view(num_images, num_priors)[image[block]] for each in prior_centers)  # (m, N) each
+            own = x, y
             marks = None if ignored is None else ignored.view(num_images, num_priors)[image[block]]
-            near = nearest_candidates(own, gts[block], level_sizes, topk, marks)
-            near = near + num_priors * image[block, None]
+        near = nearest_candidates(own, [each[block] for each in gt_centers], level_sizes, topk, marks)
+        near = near if image is None else near + num_priors * image[block, None]
         chosen.append(near)
         qualities.append(quality_of(block, near) if quality_of else overlaps_of_pairs(priors, gts[block], near))
-    gt_index, quality = match_candidates(priors, gts, cat_or_only(chosen), cat_or_only(qualities), counts or [len(gts)])
+    gt_index, quality = match_candidates(
+        prior_centers, gts, cat_or_only(chosen), cat_or_only(qualities), counts or [len(gts)], geometry
+    )
     if number is not None:
         gt_index = torch.where(gt_index >= 0, number[gt_index.clamp(min=0)], gt_index)
     return torch.where(gt_index >= 0, gt_index, background), quality
 
 
 def nearest_candidates(
-    priors: Tensor, gts: Tensor, level_sizes: Sequence[int], topk: int, ignored: Tensor | None
+    prior_centers: Sequence[Tensor],
+    gt_centers: Sequence[Tensor],
+    level_sizes: Sequence[int],
+    topk: int,
+    ignored: Tensor | None,
 ) -> Tensor:
     """The priors of each level nearest to each ground truth.
 
     Args:
-        priors: (N, 4) xyxy, or (M, N, 4), those of the image of each ground truth.
-        gts: (M, 4) xyxy.
+        prior_centers: x and y, (N,) each, or (M, N), those of the image of each ground truth.
+        gt_centers: x and y, (M,) each.
         level_sizes: priors in each level.
         topk: how many of each level.
         ignored: (N,) or (M, N) bool, priors that come last; or None.
@@ -153,25 +166,29 @@ def nearest_candidates(
     Returns:
         (M, K) int64, rows of the priors of an image.
     """
-    distance = (
-        center_distance(gts, priors) if priors.ndim == 2 else center_distance(gts[:, None], priors)[:, 0]
-    )  # (M, N)
+    distance = length(*(own[:, None] - other for own, other in zip(gt_centers, prior_centers)))  # (M, N)
     if ignored is not None:
         distance.masked_fill_(ignored, LAST)
     return nearest_per_level(distance, level_sizes, topk)
 
 
 def match_candidates(
-    priors: Tensor, gts: Tensor, candidates: Tensor, quality: Tensor, counts: Sequence[int]
+    prior_centers: Sequence[Tensor],
+    gts: Tensor,
+    candidates: Tensor,
+    quality: Tensor,
+    counts: Sequence[int],
+    geometry: Geometry,
 ) -> tuple[Tensor, Tensor]:
     """Match the candidates that lie inside their ground truth and reach its threshold.
 
     Args:
-        priors: (N, 4) xyxy, those of several images one after another.
-        gts: (M, 4) xyxy, likewise.
-        candidates: (M, K) int64, rows of ``priors`` that each ground truth considers.
+        prior_centers: x and y, (N,) each, those of several images one after another.
+        gts: (M, 4) xyxy, or columns that ``geometry`` knows, likewise.
+        candidates: (M, K) int64, the priors that each ground truth considers.
         quality: (M, K) of the candidates.
         counts: ground truths of each image, summing to M.
+        geometry: what is known of the ground truths.
 
     Returns:
         (N,) int64 the ground truth of each prior, -1 where there is none, and (N,) the quality of the match, 0 there.
@@ -182,9 +199,9 @@ def match_candidates(
     threshold = torch.cat([part.mean(0) + (part.std(0) if len(part) > 1 else 0.0) for part in parts])  # (M,)
     candidates, quality = candidates.T.contiguous(), torch.cat(parts, dim=1)  # (K, M)
 
-    x, y = box_center(priors)
-    inside = border_distance(x[candidates], y[candidates], gts) > INSIDE  # (K, M)
-    gt_index, row = keep_best(candidates, inside & (quality >= threshold), quality, len(priors))
+    x, y = prior_centers
+    inside = geometry.inside_own(x[candidates], y[candidates], gts, INSIDE)  # (K, M)
+    gt_index, row = keep_best(candidates, inside & (quality >= threshold), quality, len(x))
     return gt_index, torch.where(gt_index >= 0, quality[row, gt_index.clamp(min=0)], 0)
 
 
@@ -208,8 +225,12 @@ class ATSSAssigner(DenseAssigner):
     """Assign priors by adaptive IoU thresholds: ATSS, GFL, VFNet, DyHead, TOOD's first epochs; with ``alpha`` DDOD.
 
     Reads ``priors`` (N, 4) xyxy, of which further columns are not used, and the level sizes, or ``level_ids`` (N,) of
-    the predictions, ascending from 0; with ``alpha`` also ``scores`` (N, C) logits and ``bboxes`` (N, 4) xyxy.  Result:
-    ``max_overlaps`` (N,) is the quality of the match, 0 where there is none.
+    the predictions, ascending from 0; with ``alpha`` also ``scores`` (N, C) logits and ``bboxes`` (N, 4) xyxy.  Boxes
+    of another form, as rotated ones, will do in a class that knows their centres and insides, as mmdet's ``BaseBoxes``,
+    with an ``iou_calculator`` that knows them.  Result: ``max_overlaps`` (N,) is the quality of the match, 0 where
+    there is none.
+
+    Of rotated boxes it decides as mmrotate's ``RotatedATSSAssigner`` does.
 
     Args:
         topk: candidates per level and ground truth; 9 in the paper.
@@ -233,6 +254,8 @@ class ATSSAssigner(DenseAssigner):
     knobs: ClassVar[str] = f"{FINER}; topk is no help"
     levels: ClassVar[Literal["needed", "optional", "unused"]] = "needed"
     handles_regions: ClassVar[bool] = True
+    mmdet2: ClassVar[Names] = ("bboxes", "num_level_bboxes", *TRUTHS, "cls_scores", "bbox_preds")
+    asks_boxes: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -282,7 +305,8 @@ class ATSSAssigner(DenseAssigner):
         priors, *predicted = (cat_or_only([image.fields[name] for image in images]) for name in names)
         gts, labels = cat_or_only([image.gts for image in images]), [image.labels for image in images]
         if len(images) == 1:
-            ignored = self.ignored_priors(priors, images[0].regions)
+            forms = (images[0].forms["regions"], images[0].forms["priors"])
+            ignored = self.ignored_priors(priors, images[0].regions, forms=forms)
         else:
             ignored = self.ignored_priors(priors.view(len(images), -1, 4), self.padded_regions(images))
             ignored = None if ignored is None else ignored.flatten()
@@ -293,9 +317,11 @@ class ATSSAssigner(DenseAssigner):
             images[0].level_sizes,
             self.num_candidates,
             ignored,
-            self._quality_of(priors, gts, labels, predicted),
+            self._quality_of(priors, gts, labels, predicted, images[0].forms),
             not self.blockwise,
             None if len(images) == 1 else [len(own) for own in labels],
+            images[0].geometry("gts"),
+            images[0].geometry("priors"),
         )
         if len(images) == 1:
             return [to_assign_result(Assignment(gt_index, quality), labels[0])]
@@ -303,14 +329,23 @@ class ATSSAssigner(DenseAssigner):
         return to_assign_results(gt_index.view(shape), quality.view(shape), labels)
 
     def _quality_of(
-        self, priors: Tensor, gts: Tensor, labels: Sequence[Tensor], predicted: Sequence[Tensor]
+        self,
+        priors: Tensor,
+        gts: Tensor,
+        labels: Sequence[Tensor],
+        predicted: Sequence[Tensor],
+        forms: Mapping[str, Any],
     ) -> Quality:
         """What ranks candidates, of priors, ground truths and predictions of all images one after another."""
         if self.alpha is None:
-            return lambda block, near: self.overlaps_at(priors, gts[block], near)
+            own = (forms["gts"], forms["priors"])
+            return lambda block, near: self.overlaps_at(priors, gts[block], near, own)
+        own = (forms["gts"], forms["bboxes"])
         (scores, boxes), alpha, classes = predicted, self.alpha, cat_or_only(labels)
 
         def quality_of(block: slice, near: Tensor) -> Tensor:
-            return ddod_quality(self.overlaps_at(boxes, gts[block], near), scores[near, classes[block, None]], alpha)
+            return ddod_quality(
+                self.overlaps_at(boxes, gts[block], near, own), scores[near, classes[block, None]], alpha
+            )
 
         return quality_of

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral
-from typing import Any, ClassVar, NoReturn, TypedDict, TypeVar
+from typing import Any, ClassVar, NoReturn, TypedDict
 
 from torch import Tensor
 
+from visdet_assigners.assigners import forms
 from visdet_assigners.assigners.compiling import Mode, Result, compiled
 from visdet_assigners.assignment import AssignResult
 from visdet_assigners.errors import AssignerInputError, image_of
@@ -26,10 +25,11 @@ from visdet_assigners.options import (
     signature_with,
     whole_number,
 )
-from visdet_assigners.registry import adopt
+from visdet_assigners.registry import adapt_heads, adopt
 from visdet_assigners.settings import Policy
 
-Method = TypeVar("Method", bound=Callable[..., Any])
+PREDICTING = "RPN, RetinaNet, SSD, ATSS, GFL, PAA, FSAF, FCOS (AssignedFCOSHead), DDOD, TOOD, YOLOX, RTMDet, YOLOF"
+"""Heads of mmdet that predict a box for each prior before they assign, see configs/heads.md."""
 
 
 class Common(TypedDict, total=False):
@@ -39,28 +39,6 @@ class Common(TypedDict, total=False):
     compile: bool | Mode
     deterministic: bool | None
     on_nonfinite: Policy | None
-
-
-def levels_by_name(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Bring the arguments of an ``assign`` in one order: level sizes in the second place become ``num_level_priors``.
-
-    mmdet's heads that were written for ATSS pass them there, between the predictions and the ground truths; the others
-    pass none.  A list of numbers is told from instances by its type.
-    """
-    if len(args) > 1 and isinstance(args[1], (list, tuple)) and all(isinstance(size, Integral) for size in args[1]):
-        return (args[0], *args[2:]), {**kwargs, "num_level_priors": args[1]}
-    return tuple(args), dict(kwargs)
-
-
-def in_either_order(assign: Method) -> Method:
-    """Decorate an ``assign`` with ``num_level_priors`` by keyword, so that it takes them second, too."""
-
-    @functools.wraps(assign)
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        args, kwargs = levels_by_name(args, kwargs)
-        return assign(self, *args, **kwargs)
-
-    return method  # type: ignore[return-value]
 
 
 class BaseAssigner(ABC):
@@ -95,10 +73,14 @@ class BaseAssigner(ABC):
     """Fields of the predictions that it reads, and what they hold."""
     knobs: ClassVar[str] = ""
     """What to change where objects get too few positives, for reports."""
+    heads: ClassVar[str] = f"{PREDICTING}, VFNet, YOLOv3, SABL, RepPoints"
+    """Heads that can feed it, for errors."""
     keeps_gradient: ClassVar[bool] = False
     """Whether results carry gradients of the predictions."""
     matches_on_host: ClassVar[bool] = False
     """Whether what is not finite shows on the host anyway, so that raising is the default on a device, too."""
+    mmdet2: ClassVar[forms.Names | None] = None
+    """Arguments of mmdet 2's call on tensors, in its order, see `forms`; None where mmdet 2 had no such class."""
     warned_of_memory = False
     """Whether this assigner has warned that a device ran out of memory."""
 
@@ -134,12 +116,17 @@ class BaseAssigner(ABC):
         if kwargs and not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
             check_names(cls.__name__, kwargs, parameters)
         adopt(cls)
+        adapt_heads()
         return super().__new__(cls)
 
     @classmethod
     def reads_of(cls, assigner: Any) -> Mapping[str, Kind]:
         """The fields that an assigner of this name reads, ours or mmdet's, with its options."""
         return cls.reads
+
+    def from_mmdet2(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Turn the values of mmdet 2's call, by argument or field of ours, into those of the call on instances."""
+        return fields
 
     @abstractmethod
     def assign(self, *args: Any, **kwargs: Any) -> AssignResult:
@@ -181,7 +168,7 @@ class BaseAssigner(ABC):
 
     def inputs(self, *sources: Any) -> Inputs:
         """Begin to read an image, which is named in one of the sources: meta data, or instances with some."""
-        return Inputs(type(self).__name__, self.on_nonfinite, self.matches_on_host, sources)
+        return Inputs(type(self).__name__, self.on_nonfinite, self.matches_on_host, sources, self.heads)
 
     def run(self, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
         """Call a function without its checks, since inputs were checked when read; compiled if ``compile=True``."""

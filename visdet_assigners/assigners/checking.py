@@ -13,8 +13,9 @@ from typing import Any, Literal, TypeVar, get_args
 
 import torch
 
+from visdet_assigners.functional.geometry import UPRIGHT
 from visdet_assigners.functional.tensors import full_precision
-from visdet_assigners.functional.validity import Kind
+from visdet_assigners.functional.validity import JUDGED, Kind
 from visdet_assigners.inputs import Inputs
 from visdet_assigners.options import OptionError, check_names
 
@@ -40,7 +41,8 @@ def checked(
 
     The checks are those of the classes: shapes, types and devices always; values on a CPU, and on a device where
     ``set_on_nonfinite('raise')`` says so.  Tensors reach the function in float32, labels in int64.  In a graph that is
-    being compiled nothing is checked.
+    being compiled nothing is checked.  Where an argument ``geometry`` says that boxes aren't upright, they may have any
+    columns.
     """
 
     def decorate(function: Function) -> Function:
@@ -70,13 +72,17 @@ def checked(
 
 def _read(inputs: Inputs, arguments: dict[str, Any], holds: Mapping[str, Kind | Role]) -> Inputs:
     """Fetch the tensors among the arguments, in place of what was given."""
-    of_priors = {name: (arguments[name], kind) for name, kind in holds.items() if kind in _KINDS and name in arguments}
+    turned = arguments.get("geometry", UPRIGHT) is not UPRIGHT
+    judged: Mapping[Any, Any] = JUDGED if turned else {}
+    kinds = {name: judged.get(kind, kind) for name, kind in holds.items()}
+    of_priors = {name: (arguments[name], kind) for name, kind in kinds.items() if kind in _KINDS and name in arguments}
     rows = inputs.rows(of_priors) if of_priors else []  # type: ignore[arg-type]
     arguments.update(zip(of_priors, rows))
     fields = dict(zip(of_priors, rows))
     for name, role in holds.items():
         if role == "truths":
-            inputs.gts = arguments[name] = inputs.read_boxes(arguments[name], name)
+            kind: Kind = "shapes" if turned else "boxes"
+            inputs.gts = arguments[name] = inputs.read_boxes(arguments[name], name, kind)
         elif role == "labels":
             num_classes = next((fields[each].shape[1] for each in ("scores", "logits") if each in fields), None)
             inputs.labels = arguments[name] = inputs.read_labels(arguments[name], name, num_classes)

@@ -90,7 +90,7 @@ def in_bucket(image: Inputs) -> Inputs:
     """
     count = len(image.gts)
     more = bucket(count) - count if count else 0
-    if more == 0:
+    if more == 0 or image.forms.get("gts") is not None:  # boxes of another class answer for themselves
         return image
     image = copy.copy(image)
     image.gts, image.labels = F.pad(image.gts, (0, 0, 0, more), value=NOWHERE), F.pad(image.labels, (0, more))

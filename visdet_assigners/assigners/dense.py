@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from visdet_assigners.assigners.base import BaseAssigner, Common, in_either_order
+from visdet_assigners.assigners import forms
+from visdet_assigners.assigners.base import BaseAssigner, Common
 from visdet_assigners.assigners.calling import assigner_method
 from visdet_assigners.assigners.compiling import in_bucket
+from visdet_assigners.assigners.forms import in_any_form
 from visdet_assigners.assigners.overlapping import OverlapMixin
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, to_assign_result
+from visdet_assigners.functional.geometry import form_of, is_upright
 from visdet_assigners.functional.tensors import padded
 from visdet_assigners.functional.validity import Kind
 from visdet_assigners.inputs import Inputs, count_instances
@@ -39,6 +42,8 @@ class DenseAssigner(OverlapMixin, BaseAssigner):
     * ``handles_regions``: whether the method itself defines ignore regions, and reads ``Inputs.regions``.
     * ``needs_geometry``: whether it reads more of boxes than their overlaps; otherwise boxes may be of any form that
       the calculator knows, as rotated ones.
+    * ``asks_boxes``: whether it needs no more of them than `functional.geometry.Geometry` says: then boxes of any form
+      will do whose class says it, as mmdet's ``BaseBoxes``, and that the calculator knows.
     * ``decide(inputs)``: the assignment of one image, by a pure function.
 
     Args:
@@ -50,15 +55,17 @@ class DenseAssigner(OverlapMixin, BaseAssigner):
     """
 
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "boxes"}
+    mmdet2: ClassVar[forms.Names | None] = forms.DENSE
     levels: ClassVar[Literal["needed", "optional", "unused"]] = "unused"
     handles_regions: ClassVar[bool] = False
     needs_geometry: ClassVar[bool] = True
+    asks_boxes: ClassVar[bool] = False
 
     def __init__(self, *, ignore_iof_thr: float = -1, **common: Unpack[Common]) -> None:
         super().__init__(**common)
         self.ignore_iof_thr = self.number_of("ignore_iof_thr", ignore_iof_thr)
 
-    @in_either_order
+    @in_any_form
     @assigner_method
     def assign(
         self,
@@ -70,6 +77,9 @@ class DenseAssigner(OverlapMixin, BaseAssigner):
         img_meta: Mapping[str, Any] | None = None,
     ) -> AssignResult:
         """Assign the priors of one image.
+
+        Also takes mmdet 2's tensors, in its order or by its names: ``bboxes``, ``gt_bboxes``, ``gt_bboxes_ignore``,
+        ``gt_labels`` of most classes, see ``mmdet2`` of each.
 
         Args:
             pred_instances: with the fields that the class reads, (N, ...) each; N may be 0.
@@ -118,7 +128,14 @@ class DenseAssigner(OverlapMixin, BaseAssigner):
         alone = []
         for number, image in enumerate(images):
             num_priors = len(next(iter(image.fields.values())))
-            if self.can_batch() and not self.compile and image.on_device and len(image.gts) and num_priors:
+            if (
+                self.can_batch()
+                and image.upright
+                and not self.compile
+                and image.on_device
+                and len(image.gts)
+                and num_priors
+            ):
                 together.setdefault(num_priors, []).append(number)
             else:
                 alone.append([number])
@@ -158,28 +175,81 @@ class DenseAssigner(OverlapMixin, BaseAssigner):
         image = self.inputs(img_meta, gt_instances, pred_instances)
         image.options = options
         kinds = self.fields_of(pred_instances)
-        named = {name: (getattr(pred_instances, name, None), kind) for name, kind in kinds.items()}
-        image.fields = dict(zip(kinds, image.rows(named, owner="pred_instances.")))
-        num_classes = image.fields["scores"].shape[1] if "scores" in kinds else None
         boxes, labels = (getattr(gt_instances, name, None) for name in ("bboxes", "labels"))
         kind: Kind = "boxes" if self.needs_geometry else self.kind_of("boxes")
-        image.read_truths(boxes, labels, num_classes, kind=kind)
+        kind = self.kind_in(image, "gt_instances.bboxes", boxes, kind)
+        named = {}
+        for name, held in kinds.items():
+            value = getattr(pred_instances, name, None)
+            named[name] = (value, self.kind_in(image, f"pred_instances.{name}", value, held, kind == "shapes"))
+        image.fields = dict(zip(kinds, image.rows(named, owner="pred_instances.")))
+        num_classes = image.fields["scores"].shape[1] if "scores" in kinds else None
+        image.read_truths(boxes, labels, num_classes, kind=kind, hint=self.other_boxes())
+        regions = getattr(gt_instances_ignore, "bboxes", None)
+        forms = {name: form_of(value) for name, (value, _) in named.items()}
+        image.forms = {**forms, "gts": form_of(boxes), "regions": form_of(regions)}
         image.truths = gt_instances
         num_priors = len(next(iter(image.fields.values())))
         if self.levels == "needed" or (self.levels == "optional" and num_level_priors is not None):
             image.read_levels(num_level_priors, num_priors, pred_instances)
         if self.uses_regions():
-            image.read_regions(gt_instances_ignore, "predicted" if kind == "boxes" else kind)
+            if kind == "boxes":
+                kind = self.kind_in(image, "gt_instances_ignore.bboxes", regions, "predicted")
+            image.read_regions(gt_instances_ignore, kind)
         else:
             self.without_regions(gt_instances_ignore)
         return image
+
+    def kind_in(self, image: Inputs, name: str, value: Any, kind: Kind, with_shapes: bool = False) -> Kind:
+        """What a field of boxes holds, by the class that they came in.
+
+        Args:
+            image: the inputs, for errors.
+            name: of the field.
+            value: as it was given.
+            kind: what it holds if upright.
+            with_shapes: whether the ground truths are boxes of a class of their own.
+
+        Raises:
+            AssignerInputError: the method or its calculator can't do with such boxes.
+        """
+        if kind not in ("boxes", "predicted"):
+            return kind
+        form, columns = form_of(value), getattr(value, "shape", (4,))[-1:]
+        if not is_upright(form):
+            if self.promise("upright") and (kind == "predicted" or self.asks_boxes or not self.needs_geometry):
+                calculator = type(self.iou_calculator).__name__
+                text = f"{name} are {form.__name__}, which the iou_calculator {calculator} doesn't know"
+                image.fail(f"{text}; give one that does, as dict(type='mmrotate.RBboxOverlaps2D')")
+            if kind == "boxes" and self.needs_geometry and not self.asks_boxes:
+                image.fail(f"{name} are {form.__name__}, and the method needs upright boxes, xyxy")
+            return "shapes" if kind == "boxes" else "numbers"
+        if kind == "predicted":
+            # Scores behind four columns are left out for our calculators; others get what mmdet gives them.
+            return kind if self.promise("upright") or tuple(columns) == (4,) else "numbers"
+        if with_shapes and tuple(columns) != (4,) and form is None:
+            image.fail(f"{name} has {columns[0]} columns and no class that knows their centres; {self.other_boxes()}")
+        return kind
+
+    def other_boxes(self) -> str:
+        """How boxes that aren't xyxy can be given, for errors."""
+        if not self.needs_geometry:
+            return "of others, give an iou_calculator that knows them"
+        if not self.asks_boxes:
+            return ""
+        return (
+            "of others, the method needs the centres, and what lies inside: give BaseBoxes that know them, as "
+            "mmrotate's RotatedBoxes (boxtype2tensor=False), and an iou_calculator for them"
+        )
 
     def without_regions(self, gt_instances_ignore: Any) -> None:
         """Say once that ignore regions are given and not used."""
         count = count_instances(gt_instances_ignore)
         if count:
-            text = f"gt_instances_ignore has {count} regions, which are not used: the method defines none; what lies in"
-            self.warn_once("ignore regions", f"{text} them may become background")
+            text = (
+                f"gt_instances_ignore has {count} regions, which are not used; what lies in them may become background"
+            )
+            self.warn_once("ignore regions", f"{text}, unless ignore_iof_thr leaves it out of the loss")
 
     # ------------------------------------------------------------------------------------------------------ deciding
 
@@ -215,7 +285,10 @@ class DenseAssigner(OverlapMixin, BaseAssigner):
     def result(self, assignment: Assignment, image: Inputs) -> AssignResult:
         """The assignment in mmdet's form, negatives in ignore regions being left out."""
         if image.regions is not None and not self.handles_regions and self.ignore_iof_thr > 0:
-            ignored = self.ignored_priors(self.boxes_of_priors(image), image.regions)
+            name = next(iter(self.reads))
+            ignored = self.ignored_priors(
+                self.boxes_of_priors(image), image.regions, forms=(image.forms["regions"], image.forms[name])
+            )
             if ignored is not None:
                 index = assignment.gt_index
                 index = index.masked_fill(ignored & (index == NEGATIVE), IGNORED)
@@ -226,7 +299,7 @@ class DenseAssigner(OverlapMixin, BaseAssigner):
         """Ignore regions of images, (B, R, 4) padded with boxes of no area; None where no image has any."""
         if self.ignore_iof_thr <= 0 or all(image.regions is None for image in images):
             return None
-        nothing = images[0].gts.new_zeros(0, 4)
+        nothing = images[0].gts.new_zeros(0, images[0].gts.shape[1])
         return padded([nothing if image.regions is None else image.regions for image in images])[0]
 
     def boxes_of_priors(self, image: Inputs) -> Tensor:

@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Unpack
 
+from visdet_assigners.assigners.base import PREDICTING
 from visdet_assigners.assigners.checking import checked
 from visdet_assigners.assigners.dense import FINER, DenseAssigner, DenseCommon
 from visdet_assigners.assigners.sim_ota import any_ground_truth, match_candidates
 from visdet_assigners.assignment import Assignment, all_negative
-from visdet_assigners.functional.boxes import border_distance, box_center
 from visdet_assigners.functional.costs import soft_label_cost, soft_label_terms
+from visdet_assigners.functional.geometry import UPRIGHT, Geometry, geometry_of
 from visdet_assigners.functional.masks import center_of_mass
 from visdet_assigners.functional.overlaps import IOU, Measure
 from visdet_assigners.functional.tensors import evenly
@@ -45,6 +46,7 @@ def dynamic_soft_label(
     iou_weight: float = 3.0,
     centers: Tensor | None = None,
     measure: Measure = IOU,
+    geometry: Geometry = UPRIGHT,
 ) -> Assignment:
     """Match points to the ground truths of one image by the cost of their predictions.
 
@@ -63,6 +65,8 @@ def dynamic_soft_label(
         iou_weight: weight of the IoU cost.
         centers: (M, 2) x and y of the ground truths where they are not the middles of the boxes.
         measure: what takes the place of the IoU of ground truths and predicted boxes.
+        geometry: what is known of the ground truths; where they aren't upright, they and the predicted boxes may have
+            any columns that it and ``measure`` know.
 
     Returns:
         Assignment with ``quality`` = IoU of the predicted with the matched box, 0 elsewhere.
@@ -74,10 +78,10 @@ def dynamic_soft_label(
     if len(gts) == 0 or len(points) == 0:
         return Assignment(all_negative(len(points), points), points.new_zeros(len(points), dtype=torch.float32))
     x, y, stride = points[:, :3].T.contiguous()  # (N,) each
-    center_x, center_y = box_center(gts) if centers is None else centers.unbind(1)
+    center_x, center_y = geometry.centers(gts) if centers is None else centers.unbind(1)
 
     def inside(block: Tensor) -> Tensor:
-        return (border_distance(x, y, block[:, None]) > 0).any(dim=0)  # which nothing is in a box of no area
+        return geometry.inside(x, y, block, 0.0).any(dim=0)  # which nothing is in a box of no area
 
     def costs(rows: Tensor | slice) -> tuple[Callable[[slice], Tensor], Callable[[slice, Tensor], Tensor]]:
         own_logits, own_boxes = logits[rows], boxes[rows]
@@ -94,7 +98,8 @@ def dynamic_soft_label(
 
         return lambda block: measure.overlaps(gts[block], own_boxes), cost_of
 
-    return match_candidates(any_ground_truth(inside, gts, len(points)), gts, costs, topk, measure.blockwise)
+    candidates = any_ground_truth(inside, gts, len(points), geometry)
+    return match_candidates(candidates, geometry.areas(gts) > 0, costs, topk, measure.blockwise)
 
 
 @register
@@ -105,6 +110,9 @@ class DynamicSoftLabelAssigner(DenseAssigner):
     Where the ground truths have ``masks`` (M, H, W), tensor or ``BitmapMasks``, their centres of mass take the place of
     the boxes' middles.  Result: ``max_overlaps`` (N,) float32 is the IoU of the match, 0 where there is none.
 
+    Ground truths in a class that knows their centres and insides, as mmdet's ``BaseBoxes``, are asked, as mmdet does;
+    they and ``bboxes`` may then be of another form, as rotated ones, if ``iou_calculator`` knows it.
+
     Args:
         soft_center_radius: distance in strides at which the centre's cost is 1.
         topk: IoUs whose sum is the number of positives of a ground truth.
@@ -114,7 +122,10 @@ class DynamicSoftLabelAssigner(DenseAssigner):
     """
 
     knobs: ClassVar[str] = f"raise topk; {FINER}"
+    heads: ClassVar[str] = PREDICTING
+    asks_boxes: ClassVar[bool] = True
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "points", "bboxes": "predicted", "scores": "scores"}
+    mmdet2: ClassVar[None] = None
 
     def __init__(
         self,
@@ -150,5 +161,7 @@ class DynamicSoftLabelAssigner(DenseAssigner):
             self.soft_center_radius,
             self.iou_weight,
             centers,
-            self.measure,
+            self.measure_in(image, "bboxes"),
+            # mmdet asks HorizontalBoxes, too; to them a point on their border lies inside.
+            UPRIGHT if image.forms["gts"] is None else geometry_of(image.forms["gts"]),
         )

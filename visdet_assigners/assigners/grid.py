@@ -14,6 +14,7 @@ from typing_extensions import Unpack
 
 from visdet_assigners.assigners.checking import checked
 from visdet_assigners.assigners.dense import DenseAssigner, DenseCommon
+from visdet_assigners.assigners.forms import Names
 from visdet_assigners.assigners.max_iou import THRESHOLDS, Threshold, band_of
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, all_negative
 from visdet_assigners.functional.blocks import static_shapes
@@ -110,7 +111,9 @@ class GridAssigner(DenseAssigner):
     """
 
     knobs: ClassVar[str] = "two objects in one cell compete for its anchors: a finer stride, or more anchors in a cell"
+    heads: ClassVar[str] = "YOLOV3Head"
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "boxes", "responsible_flags": "flags"}
+    mmdet2: ClassVar[Names] = ("bboxes", "box_responsible_flags", "gt_bboxes", "gt_labels")
     needs_geometry: ClassVar[bool] = False
     priors_first: ClassVar[bool] = False
 
@@ -132,4 +135,4 @@ class GridAssigner(DenseAssigner):
         """Assign one image."""
         priors, responsible = image.fields.values()
         thresholds = (self.pos_iou_thr, self.neg_iou_thr, self.min_pos_iou, self.gt_max_assign_all)
-        return self.run(grid, priors, image.gts, responsible, *thresholds, self.measure)
+        return self.run(grid, priors, image.gts, responsible, *thresholds, self.measure_in(image, "priors"))

@@ -6,19 +6,23 @@ Carion et al., DETR, ECCV 2020, arXiv:2005.12872, section 3.1, eq. 1.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch  # noqa: F401  (the example)
 from torch import Tensor
 from typing_extensions import Unpack
 
-from visdet_assigners.assigners.base import Common, in_either_order
+from visdet_assigners.assigners.base import Common
 from visdet_assigners.assigners.calling import assigner_method
 from visdet_assigners.assigners.checking import checked
+from visdet_assigners.assigners.forms import Names, in_any_form
 from visdet_assigners.assigners.matching import Image, MatchingAssigner
 from visdet_assigners.assignment import Assignment, AssignResult, to_assign_results
+from visdet_assigners.functional.boxes import cxcywh_to_xyxy
 from visdet_assigners.functional.lsap import matched_columns
+from visdet_assigners.inputs import image_size
 from visdet_assigners.registry import build, register
+from visdet_assigners.scheduled_costs import costs_of_now
 
 
 @checked(cost="numbers")
@@ -43,7 +47,8 @@ class HungarianAssigner(MatchingAssigner):
     """Match predictions one to one by a sum of costs: DETR and its descendants, Sparse R-CNN, mask transformers.
 
     Args:
-        match_costs: configurations or objects of the costs, or one of them.
+        match_costs: configurations or objects of the costs, or one of them; ``ScheduledCosts`` stands for other costs
+            in other epochs.
         cls_cost: class cost of mmdet 2's form, used with ``reg_cost`` and ``iou_cost`` in place of ``match_costs``;
             where only some of the three are given, the others are mmdet 2's defaults (ClassificationCost, BBoxL1Cost,
             IoUCost giou, each of weight 1), and so are all three without any argument.
@@ -62,6 +67,10 @@ class HungarianAssigner(MatchingAssigner):
         >>> assigner.assign(Instances(scores=torch.eye(3), bboxes=boxes), gt, dict(img_shape=(8, 8))).gt_inds
         tensor([0, 1, 0])
     """
+
+    mmdet2: ClassVar[Names] = (
+        "bbox_pred", "cls_pred", "gt_bboxes", "gt_labels", "img_meta", "gt_bboxes_ignore", "eps",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -91,10 +100,28 @@ class HungarianAssigner(MatchingAssigner):
         self.match_costs = [build(cost) for cost in match_costs]
 
     def costs_for(self, pred_instances: Any) -> Sequence[Any]:
-        """All match costs; a subclass may leave some out."""
-        return self.match_costs
+        """All match costs, of ``ScheduledCosts`` those of now; a subclass may leave some out."""
+        costs = costs_of_now(self.match_costs)
+        if not costs:
+            self.fail("match_costs has no cost for this epoch; add one to the stage of ScheduledCosts")
+        return costs
 
-    @in_either_order
+    def from_mmdet2(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Bring predicted boxes from shares of the image, centre and size, to corners in pixels.
+
+        Raises:
+            AssignerInputError: there are ignore regions.
+        """
+        if fields.pop("gt_instances_ignore.bboxes", None) is not None:
+            text = "gt_bboxes_ignore must be None: one-to-one matching has no ignore regions"
+            self.fail(text, fields.get("img_meta"))
+        boxes = fields.get("pred_instances.bboxes")
+        if isinstance(boxes, Tensor) and boxes.ndim == 2 and boxes.shape[1] == 4:
+            size = image_size(type(self).__name__, fields.get("img_meta"), [fields.get("img_meta")])
+            fields["pred_instances.bboxes"] = cxcywh_to_xyxy(boxes, size)
+        return fields
+
+    @in_any_form
     @assigner_method
     def assign(
         self,
@@ -106,6 +133,8 @@ class HungarianAssigner(MatchingAssigner):
         num_level_priors: Sequence[int] | None = None,
     ) -> AssignResult:
         """Match the predictions of one image.
+
+        Also takes mmdet 2's tensors, see ``mmdet2``: there ``bbox_pred`` is centre and size in shares of the image.
 
         Args:
             pred_instances: with what the costs read: ``scores`` (N, C) logits, ``bboxes`` (N, 4) xyxy pixels,

@@ -7,15 +7,14 @@ arXiv:2106.14855, which matches without classes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
-from torch import Tensor
 from typing_extensions import Unpack
 
 from visdet_assigners.assigners.base import Common
+from visdet_assigners.assigners.forms import Names
 from visdet_assigners.assigners.hungarian import HungarianAssigner
-from visdet_assigners.assignment import AssignResult
+from visdet_assigners.functional.validity import Kind
 from visdet_assigners.registry import build, register
 
 
@@ -45,6 +44,12 @@ class MaskHungarianAssigner(HungarianAssigner):
         tensor([0, 1])
     """
 
+    mmdet2: ClassVar[Names] = (
+        "cls_pred", "mask_pred", "gt_labels", "gt_mask", "img_meta", "gt_bboxes_ignore", "eps",
+    )  # fmt: skip
+    heads: ClassVar[str] = "MaskFormerHead and its line"
+    reads: ClassVar[Mapping[str, Kind]] = {"scores": "scores", "masks": "masks"}
+
     def __init__(
         self,
         cls_cost: Any = None,
@@ -65,62 +70,3 @@ class MaskHungarianAssigner(HungarianAssigner):
         if not costs:
             self.fail("every cost has weight 0 or lacks its field; give one of cls_cost, mask_cost, dice_cost a weight")
         return costs
-
-    def assign(self, *args: Any, **kwargs: Any) -> AssignResult:
-        """Match the predictions of one image, given as instances or as mmdet 2's tensors.
-
-        Args:
-            *args: those of ``HungarianAssigner.assign``, or of ``assign_tensors``: then the second is a tensor.
-            **kwargs: alike; only the latter has a ``mask_pred``.
-
-        Returns:
-            AssignResult with ``max_overlaps`` None.
-
-        Raises:
-            ValueError: see there.
-        """
-        are_tensors = "mask_pred" in kwargs or len(args) > 3 or (len(args) > 1 and isinstance(args[1], Tensor))
-        return self.assign_tensors(*args, **kwargs) if are_tensors else super().assign(*args, **kwargs)
-
-    def assign_tensors(
-        self,
-        cls_pred: Tensor | None,
-        mask_pred: Tensor,
-        gt_labels: Tensor,
-        gt_mask: Tensor,
-        img_meta: Mapping[str, Any] | None,
-        gt_bboxes_ignore: None = None,
-        eps: float = 1e-7,
-    ) -> AssignResult:
-        """Match the predictions of one image in mmdet 2's form, equal to ``assign`` on instances.
-
-        Args:
-            cls_pred: (N, C) logits, or None to match by masks alone (K-Net).
-            mask_pred: (N, ...) logits of masks, or of points in them; N may be 0.
-            gt_labels: (M,); M may be 0.
-            gt_mask: (M, ...) of 0 and 1, at the same places.
-            img_meta: of the image, named in errors.
-            gt_bboxes_ignore: must be None: one-to-one matching has no ignore regions.
-            eps: without effect, as in mmdet 2.
-
-        Returns:
-            AssignResult with ``max_overlaps`` None.
-
-        Raises:
-            ValueError: a tensor is missing or has another length than its partner, a label is no class of the scores,
-                a cost is not finite, or there are ignore regions.
-        """
-        if gt_bboxes_ignore is not None:
-            self.fail("gt_bboxes_ignore must be None: one-to-one matching has no ignore regions", img_meta)
-        for name, tensor in (("mask_pred", mask_pred), ("gt_labels", gt_labels), ("gt_mask", gt_mask)):
-            if not isinstance(tensor, Tensor):
-                self.fail(f"{name} must be a tensor, got {type(tensor).__name__}", img_meta)
-        if cls_pred is not None and len(cls_pred) != len(mask_pred):
-            self.fail(f"cls_pred has {len(cls_pred)} rows but mask_pred has {len(mask_pred)}", img_meta)
-        if len(gt_labels) != len(gt_mask):
-            self.fail(f"gt_labels has {len(gt_labels)} entries but gt_mask has {len(gt_mask)}", img_meta)
-        return super().assign(
-            SimpleNamespace(scores=cls_pred, masks=mask_pred),
-            SimpleNamespace(labels=gt_labels, masks=gt_mask),
-            img_meta,
-        )

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visdet_assigners.assigners.base import BaseAssigner
+from visdet_assigners.assigners.base import PREDICTING, BaseAssigner
 from visdet_assigners.dropped import count_dropped
 from visdet_assigners.errors import AssignerInputError
 from visdet_assigners.functional.blocks import split, static_shapes
@@ -21,7 +21,7 @@ from visdet_assigners.functional.lsap import InvalidCostError
 from visdet_assigners.functional.tensors import as_float32, padded
 from visdet_assigners.functional.validity import Kind, fault_in
 from visdet_assigners.inputs import Inputs, count_instances
-from visdet_assigners.match_costs import BaseMatchCost, batch_fields
+from visdet_assigners.match_costs import IS_OBJECT, BaseMatchCost, batch_fields
 from visdet_assigners.registry import is_ours
 from visdet_assigners.settings import on_nonfinite
 
@@ -78,6 +78,7 @@ class MatchingAssigner(BaseAssigner):
     """An assigner that adds up match costs."""
 
     matches_on_host: ClassVar[bool] = True
+    heads: ClassVar[str] = f"DETR and its line, {PREDICTING}"
     reads: ClassVar[Mapping[str, Kind]] = {"scores": "scores", "bboxes": "predicted"}
 
     @abstractmethod
@@ -103,7 +104,7 @@ class MatchingAssigner(BaseAssigner):
         """
         inputs = self.inputs(img_meta, gt_instances, pred_instances)
         costs = [cost for cost in self.costs_for(pred_instances) if isinstance(cost, BaseMatchCost)]
-        reads = {cost.reads: None for cost in costs}
+        reads = {pair: None for cost in costs for pair in cost.pairs}
         preds = {}
         for name in dict.fromkeys(pred for pred, _ in reads if pred):
             value = inputs.field(getattr(pred_instances, name, None), f"pred_instances.{name}", KINDS[name])
@@ -134,7 +135,7 @@ class MatchingAssigner(BaseAssigner):
 
     def _part_read(self, costs: Sequence[BaseMatchCost], name: str, value: Tensor, gt: Any) -> Tensor:
         """What the costs read of a field of the predictions, 0 in place of the rest."""
-        parts = [cost.part_read(value, gt) for cost in costs if cost.reads[0] == name]
+        parts = [cost.part_read(value, gt) for cost in costs if name in [pred for pred, _ in cost.pairs]]
         whole = any(part is value for part in parts)
         return value if whole or not parts else parts[0]
 
@@ -154,12 +155,12 @@ class MatchingAssigner(BaseAssigner):
             return image.labels.new_zeros(image.num_preds, num_gts, dtype=torch.float32)
         blocks = split(num_gts, MATRICES * 4 * image.num_preds, device, least=num_gts)
         names = self._names_together(image) if len(blocks) > 1 else None
-        if names is None:
+        costs = self.costs_for(image.instances[0])
+        if names is None or any(cost.over_image for cost in costs):
             return torch.stack(self._terms(image)).sum(dim=0)
         # Each entry is worked out by itself, so the columns may come in blocks.
         truths = {name: getattr(image.gt, name) for name in names[1]}
         parts = [SimpleNamespace(**{name: value[block] for name, value in truths.items()}) for block in blocks]
-        costs = self.costs_for(image.instances[0])
         return torch.cat([sum_of(costs, image.pred, part, image.meta) for part in parts], dim=1)
 
     def total_costs(self, images: Sequence[MatchedImage]) -> list[tuple[list[int], Tensor]]:
@@ -250,7 +251,7 @@ class MatchingAssigner(BaseAssigner):
         cost = sum_of(
             self.costs_for(images[0].instances[0]),
             SimpleNamespace(**preds),
-            SimpleNamespace(**{name: batch for name, (batch, _) in truths.items()}),
+            SimpleNamespace(**{name: batch for name, (batch, _) in truths.items()}, **{IS_OBJECT: valid}),
             {"img_shape": sizes.to(valid.device, non_blocking=True)},
         )
         return cost.masked_fill_(~valid[:, None], 0)

@@ -228,7 +228,7 @@ class MaxIoUAssigner(DenseAssigner):
 
     knobs: ClassVar[str] = (
         "lower pos_iou_thr and neg_iou_thr, keep match_low_quality=True with a low min_pos_iou, or give "
-        "the anchor generator scales nearer to these objects; ATSSAssigner sets a threshold for each object"
+        "the anchor generator scales nearer to these objects"
     )
     handles_regions: ClassVar[bool] = True
     priors_first: ClassVar[bool] = False
@@ -271,8 +271,11 @@ class MaxIoUAssigner(DenseAssigner):
         return IoUThresholds(self.pos_iou_thr, self.neg_iou_thr, self.min_pos_iou, *low_quality)
 
     def can_batch(self) -> bool:
-        """Whether images can be decided together: unless boxes are drawn, or moved to the CPU, for each."""
-        return self.perm_repeat_gt_cfg is None and self.gpu_assign_thr <= 0
+        """Whether images can be decided together: unless boxes are drawn, or moved to the CPU, for each.
+
+        The calculator must take boxes with leading dimensions.
+        """
+        return self.perm_repeat_gt_cfg is None and self.gpu_assign_thr <= 0 and bool(self.promise("takes_pairs"))
 
     def pads(self) -> bool:
         """Whether ground truths may be padded: unless boxes are drawn, or counted, for each image."""
@@ -298,11 +301,13 @@ class MaxIoUAssigner(DenseAssigner):
             regions = None if regions is None else regions.cpu()
         if self.perm_repeat_gt_cfg is not None and len(priors):
             gts = spread_repeated_boxes(gts, self.iou_calculator, **self.perm_repeat_gt_cfg)
-        ignored = self.ignored_priors(priors, regions, self.ignore_wrt_candidates)
+        forms = (image.forms["regions"], image.forms["priors"])
+        ignored = self.ignored_priors(priors, regions, self.ignore_wrt_candidates, forms)
         if len(gts) == 0 or len(priors) == 0:
             found = nothing_to_match(len(priors), priors, ignored)
         else:
-            found = Assignment(*self.match_candidates(priors, candidates, gts, ignored))
+            measure = self.measure_in(image, list(self.reads)[-1])
+            found = Assignment(*self.match_candidates(priors, candidates, gts, ignored, measure))
         if found.gt_index.device == device:
             return found
         return Assignment(found.gt_index.to(device), found.quality.to(device))  # type: ignore[union-attr]
@@ -337,10 +342,10 @@ class MaxIoUAssigner(DenseAssigner):
         return self.match_candidates(priors, candidates, gts, ignored)
 
     def match_candidates(
-        self, priors: Tensor, candidates: Tensor, gts: Tensor, ignored: Tensor | None
+        self, priors: Tensor, candidates: Tensor, gts: Tensor, ignored: Tensor | None, measure: Measure | None = None
     ) -> tuple[Tensor, Tensor]:
         """Match with the assigner's calculator and thresholds; see ``match_boxes``."""
-        gt_index, quality = self.run(match_boxes, candidates, gts, self.measure, ignored, self.thresholds)
+        gt_index, quality = self.run(match_boxes, candidates, gts, measure or self.measure, ignored, self.thresholds)
         return ignore_outside(gt_index, priors, gts) if self.ignore_outside_gt else gt_index, quality
 
     @torch.no_grad()

@@ -96,6 +96,7 @@ class MultiInstanceAssigner(DenseAssigner):
     """
 
     knobs: ClassVar[str] = "lower pos_iou_thr, or raise num_instance where objects overlap"
+    heads: ClassVar[str] = "MultiInstanceRoIHead, of CrowdDet"
     needs_geometry: ClassVar[bool] = False
     handles_regions: ClassVar[bool] = True
 

@@ -14,6 +14,7 @@ from typing_extensions import Unpack
 
 from visdet_assigners.assigners.checking import checked
 from visdet_assigners.assigners.dense import DenseAssigner, DenseCommon
+from visdet_assigners.assigners.forms import TRUTHS, Names
 from visdet_assigners.assignment import NEGATIVE, Assignment, all_negative
 from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.boxes import box_area, box_center
@@ -170,6 +171,7 @@ class PointAssigner(DenseAssigner):
 
     knobs: ClassVar[str] = "raise pos_num; of objects that share their nearest point, only one gets it"
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "points"}
+    mmdet2: ClassVar[Names] = ("points", *TRUTHS)
     levels: ClassVar[Literal["needed", "optional", "unused"]] = "optional"
 
     def __init__(self, scale: float = 4, pos_num: int = 3, **common: Unpack[DenseCommon]) -> None:

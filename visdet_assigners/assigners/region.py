@@ -16,12 +16,13 @@ from typing_extensions import Unpack
 from visdet_assigners.assigners.calling import assigner_method
 from visdet_assigners.assigners.checking import checked
 from visdet_assigners.assigners.dense import DenseAssigner, DenseCommon
+from visdet_assigners.assigners.forms import Names, in_any_form
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, all_negative
 from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.boxes import box_area
 from visdet_assigners.functional.grids import Grid, crossings, grid_of
 from visdet_assigners.functional.overlaps import near_blocks
-from visdet_assigners.functional.tensors import cat_or_only
+from visdet_assigners.functional.tensors import as_tensor, cat_or_only
 from visdet_assigners.functional.validity import Kind
 from visdet_assigners.inputs import Inputs, count_instances
 from visdet_assigners.options import not_negative, number
@@ -221,13 +222,30 @@ class RegionAssigner(DenseAssigner):
     """
 
     knobs: ClassVar[str] = "raise center_ratio, the part of the box that is positive"
+    heads: ClassVar[str] = f"Cascade RPN, {DenseAssigner.heads}"
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "boxes", "valid_flags": "flags"}
+    mmdet2: ClassVar[Names] = (
+        "mlvl_anchors", "mlvl_valid_flags", "gt_bboxes", "img_meta", "featmap_sizes", "anchor_scale", "anchor_strides",
+        "gt_bboxes_ignore", "gt_labels", "allowed_border",
+    )  # fmt: skip
 
     def __init__(self, center_ratio: float = 0.2, ignore_ratio: float = 0.5, **common: Unpack[DenseCommon]) -> None:
         super().__init__(**common)
         self.center_ratio = self.number_of("center_ratio", center_ratio, least=0)
         self.ignore_ratio = self.number_of("ignore_ratio", ignore_ratio, least=0)
 
+    def from_mmdet2(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Lay levels, which mmdet 2 passes as a list, one after another."""
+        for place in ("pred_instances.priors", "pred_instances.valid_flags"):
+            levels = fields[place]
+            if isinstance(levels, (list, tuple)) and levels:
+                fields[place] = torch.cat([as_tensor(level) for level in levels])
+                fields["num_level_anchors"] = [len(level) for level in levels]
+        if "num_level_anchors" not in fields:
+            self.fail("mlvl_anchors and mlvl_valid_flags must be lists of tensors, one for each level")
+        return fields
+
+    @in_any_form
     @assigner_method
     def assign(  # type: ignore[override]
         self,

@@ -15,6 +15,7 @@ from typing_extensions import Unpack
 
 from visdet_assigners.assigners.checking import checked
 from visdet_assigners.assigners.dense import DenseAssigner, DenseCommon
+from visdet_assigners.assigners.forms import TRUTHS, Names
 from visdet_assigners.assignment import NEGATIVE, Assignment, all_negative
 from visdet_assigners.functional.boxes import border_distance, box_area, box_center
 from visdet_assigners.functional.overlaps import near_blocks
@@ -116,6 +117,7 @@ class ScaleRangeAssigner(DenseAssigner):
     """
 
     levels: ClassVar[Literal["needed", "optional", "unused"]] = "needed"
+    mmdet2: ClassVar[Names] = ("bboxes", "num_level_bboxes", *TRUTHS)
 
     def __init__(
         self,

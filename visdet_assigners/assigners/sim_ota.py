@@ -12,14 +12,17 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from visdet_assigners.assigners.base import PREDICTING
 from visdet_assigners.assigners.checking import checked
 from visdet_assigners.assigners.dense import FINER, DenseAssigner, DenseCommon
+from visdet_assigners.assigners.forms import Names
 from visdet_assigners.assignment import Assignment, all_negative
 from visdet_assigners.functional.blocks import split, static_shapes
-from visdet_assigners.functional.boxes import border_distance, box_area, box_center
 from visdet_assigners.functional.costs import one_hot_costs
+from visdet_assigners.functional.geometry import PAIR, UPRIGHT, Geometry
 from visdet_assigners.functional.overlaps import IOU, Measure
 from visdet_assigners.functional.resolve import match_dynamic_k
+from visdet_assigners.functional.tensors import as_float32
 from visdet_assigners.functional.validity import Kind
 from visdet_assigners.inputs import Inputs
 from visdet_assigners.options import not_negative, number, whole_number
@@ -30,24 +33,25 @@ OUTSIDE = 1e5
 EPS = 1e-7
 
 
-def near_and_inside(points: Tensor, gts: Tensor, radius: float) -> tuple[Tensor, Tensor]:
+def near_and_inside(points: Tensor, gts: Tensor, radius: float, geometry: Geometry = UPRIGHT) -> tuple[Tensor, Tensor]:
     """Which points lie inside boxes, and which near their centres.
 
     Args:
         points: (N, 4) centre x, y and stride in x and y, pixels.
         gts: (M, 4) xyxy.
         radius: half side of the central square, in strides of the point.
+        geometry: what is known of the ground truths.
 
     Returns:
         Two (M, N) bool: inside the box, and inside the central square; strictly, and never for a box of no area.
     """
     x, y, stride_x, stride_y = points.T.contiguous()  # (N,) each
-    center_x, center_y = (side[:, None] for side in box_center(gts))  # (M, 1) each
+    center_x, center_y = (side[:, None] for side in geometry.centers(gts))  # (M, 1) each
     reach_x, reach_y = radius * stride_x, radius * stride_y
     horizontal = torch.min(x - (center_x - reach_x), (center_x + reach_x) - x)
     vertical = torch.min(y - (center_y - reach_y), (center_y + reach_y) - y)
-    has_area = box_area(gts)[:, None] > 0
-    inside = border_distance(x, y, gts[:, None]) > 0
+    has_area = geometry.areas(gts)[:, None] > 0
+    inside = geometry.inside(x, y, gts, 0.0)
     return inside & has_area, (torch.min(horizontal, vertical) > 0) & has_area
 
 
@@ -66,6 +70,7 @@ def sim_ota(
     iou_weight: float = 3.0,
     cls_weight: float = 1.0,
     measure: Measure = IOU,
+    geometry: Geometry = UPRIGHT,
 ) -> Assignment:
     """Match points to the ground truths of one image by the cost of their predictions.
 
@@ -84,6 +89,8 @@ def sim_ota(
         iou_weight: weight of the IoU cost.
         cls_weight: weight of the classification cost.
         measure: what takes the place of the IoU of ground truths and predicted boxes.
+        geometry: what is known of the ground truths; where they aren't upright, they and the predicted boxes may have
+            any columns that it and ``measure`` know.
 
     Returns:
         Assignment with ``quality`` = IoU of the predicted with the matched box, 0 elsewhere.
@@ -94,7 +101,7 @@ def sim_ota(
         return Assignment(all_negative(len(points), points), points.new_zeros(len(points), dtype=torch.float32))
 
     def near_or_inside(block: Tensor) -> Tensor:
-        inside, near = near_and_inside(points, block, center_radius)
+        inside, near = near_and_inside(points, block, center_radius, geometry)
         return (inside | near).any(dim=0)
 
     def costs(rows: Tensor | slice) -> tuple[Callable[[slice], Tensor], Callable[[slice, Tensor], Tensor]]:
@@ -102,30 +109,33 @@ def sim_ota(
         own_points, own_boxes = points[rows], boxes[rows]
 
         def cost_of(block: slice, iou: Tensor) -> Tensor:
-            inside, near = near_and_inside(own_points, gts[block], center_radius)
+            inside, near = near_and_inside(own_points, gts[block], center_radius, geometry)
             cost = cls_cost[number[block]] * cls_weight + -torch.log(iou + EPS) * iou_weight
             return cost + ~(inside & near) * OUTSIDE
 
         return lambda block: measure.overlaps(gts[block], own_boxes), cost_of
 
-    return match_candidates(any_ground_truth(near_or_inside, gts, len(points)), gts, costs, topk, measure.blockwise)
+    candidates = any_ground_truth(near_or_inside, gts, len(points), geometry)
+    return match_candidates(candidates, geometry.areas(gts) > 0, costs, topk, measure.blockwise)
 
 
-def any_ground_truth(test: Callable[[Tensor], Tensor], gts: Tensor, num_points: int) -> Tensor:
+def any_ground_truth(test: Callable[[Tensor], Tensor], gts: Tensor, num_points: int, geometry: Geometry) -> Tensor:
     """Which points pass a test with any ground truth, tried in blocks of these.
 
     Args:
         test: from ground truths (m, 4) to (N,) bool.
-        gts: (M, 4).
+        gts: (M, D).
         num_points: N.
+        geometry: what is known of the ground truths.
     """
-    blocks = split(len(gts), 8 * 4 * num_points, gts.device)
+    bytes_each = (8 * 4 if geometry is UPRIGHT else PAIR) * num_points
+    blocks = split(len(gts), bytes_each, gts.device)
     return torch.stack([test(gts[block]) for block in blocks]).any(dim=0)
 
 
 def match_candidates(
     candidates: Tensor,
-    gts: Tensor,
+    has_area: Tensor,
     costs: Callable[[Tensor | slice], tuple[Callable[[slice], Tensor], Callable[[slice, Tensor], Tensor]]],
     topk: int,
     blockwise: bool = True,
@@ -134,7 +144,7 @@ def match_candidates(
 
     Args:
         candidates: (N,) bool, points that may match; N at least 1.
-        gts: (M, 4) xyxy; boxes of no area get nothing.
+        has_area: (M,) bool; the other ground truths get nothing.
         costs: makes, for the points that are worked on, what ``match_dynamic_k`` takes: IoUs and costs by block.
         topk: IoUs that are summed.
         blockwise: whether blocks may be as small as is fastest, see `Measure`.
@@ -142,12 +152,13 @@ def match_candidates(
     Returns:
         Assignment with ``quality`` (N,) float32 = IoU of the match, 0 elsewhere.
     """
-    has_area = box_area(gts) > 0
-    if static_shapes(gts.device):
+    device = candidates.device
+    if static_shapes(device):
         gt_index, quality = match_dynamic_k(*costs(slice(None)), candidates, has_area, topk, blockwise)
         return Assignment(gt_index, quality.float())
     kept = candidates.nonzero()[:, 0]
-    gt_index, quality = all_negative(len(candidates), gts), gts.new_zeros(len(candidates), dtype=torch.float32)
+    gt_index = all_negative(len(candidates), candidates)
+    quality = torch.zeros(len(candidates), device=device)
     if len(kept):
         matched, iou = match_dynamic_k(*costs(kept), candidates[kept], has_area, topk, blockwise)
         gt_index, quality = gt_index.index_copy(0, kept, matched), quality.index_copy(0, kept, iou.float())
@@ -171,7 +182,12 @@ class SimOTAAssigner(DenseAssigner):
     """
 
     knobs: ClassVar[str] = f"raise center_radius and candidate_topk; {FINER}"
+    heads: ClassVar[str] = PREDICTING
+    asks_boxes: ClassVar[bool] = True
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "strided", "bboxes": "predicted", "scores": "probabilities"}
+    mmdet2: ClassVar[Names] = (
+        "pred_scores", "priors", "decoded_bboxes", "gt_bboxes", "gt_labels", "gt_bboxes_ignore", "eps",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -189,6 +205,13 @@ class SimOTAAssigner(DenseAssigner):
         self.cls_weight = self.number_of("cls_weight", cls_weight)
         self.build_calculator(iou_calculator)
 
+    def from_mmdet2(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Take the root of the scores, which mmdet 2's class did and since mmdet 3 its head does."""
+        scores = fields["pred_instances.scores"]
+        if isinstance(scores, Tensor):
+            fields["pred_instances.scores"] = as_float32(scores.detach()).sqrt()
+        return fields
+
     def decide(self, image: Inputs) -> Assignment:
         """Assign one image."""
         points, boxes, scores = image.fields.values()
@@ -203,5 +226,6 @@ class SimOTAAssigner(DenseAssigner):
             self.center_radius,
             self.iou_weight,
             self.cls_weight,
-            self.measure,
+            self.measure_in(image, "bboxes"),
+            image.geometry("gts"),
         )

@@ -6,24 +6,26 @@ Feng et al., TOOD, ICCV 2021, arXiv:2108.07755, section 3.2.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from visdet_assigners.assigners.base import in_either_order
+from visdet_assigners.assigners.aligned_targets import TaskAlignedTargets, targets_of_images
+from visdet_assigners.assigners.base import PREDICTING
 from visdet_assigners.assigners.calling import assigner_method
 from visdet_assigners.assigners.checking import checked
 from visdet_assigners.assigners.dense import FINER, DenseAssigner, DenseCommon
+from visdet_assigners.assigners.forms import TRUTHS, Names, in_any_form
 from visdet_assigners.assignment import Assignment, AssignResult, all_negative
 from visdet_assigners.functional.blocks import split, static_shapes
-from visdet_assigners.functional.boxes import INSIDE, border_distance, box_center
+from visdet_assigners.functional.boxes import INSIDE
+from visdet_assigners.functional.geometry import UPRIGHT, Geometry
 from visdet_assigners.functional.overlaps import IOU, Measure, overlap_table, overlapping_pairs
 from visdet_assigners.functional.resolve import keep_best
 from visdet_assigners.functional.select import largest_of_each, top
-from visdet_assigners.functional.tensors import as_float32, as_tensor, cat_or_only, evenly, row_of_image
+from visdet_assigners.functional.tensors import cat_or_only, evenly, row_of_image
 from visdet_assigners.functional.validity import Kind
 from visdet_assigners.inputs import Inputs
 from visdet_assigners.options import literal, number, whole_number
@@ -34,25 +36,6 @@ PAIR = 32
 EPS = 1e-7
 """Keeps the normalisation of targets finite, as in the published code."""
 CandidateOrder = Literal["topk_then_inside", "inside_then_topk"]
-
-
-@dataclass(frozen=True)
-class TaskAlignedTargets:
-    """What heads of YOLOv8's style learn from, for B images with N priors each.
-
-    Attributes:
-        labels: (B, N) int64, class of the matched ground truth, C where nothing is matched.
-        boxes: (B, N, 4) xyxy of the matched ground truth, 0 where nothing is matched.
-        scores: (B, N, C), the normalised target in the column of the class, 0 elsewhere.
-        foreground: (B, N) bool, what is matched.
-        gt_index: (B, N) int64, the matched ground truth from 0, -1 where nothing is matched.
-    """
-
-    labels: Tensor
-    boxes: Tensor
-    scores: Tensor
-    foreground: Tensor
-    gt_index: Tensor
 
 
 @checked(
@@ -119,20 +102,24 @@ def aligned_of_images(
     beta: float,
     measure: Measure,
     candidate_order: CandidateOrder,
+    geometry: Geometry = UPRIGHT,
+    prior_geometry: Geometry = UPRIGHT,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Match the priors of B images as `task_aligned` does.
 
     Args:
-        priors: (B, N, 4) xyxy; N may be 0.
-        gts: (M_i, 4) xyxy of each image.
+        priors: (B, N, 4) xyxy, or columns that ``prior_geometry`` knows; N may be 0.
+        gts: (M_i, 4) xyxy of each image, or columns that ``geometry`` knows.
         labels: (M_i,) of each image.
-        boxes: (B, N, 4) xyxy, predicted.
+        boxes: (B, N, 4) xyxy, or columns that ``measure`` knows, predicted.
         scores: (B, N, C).
         topk: see there, and so for the others.
         alpha: see there.
         beta: see there.
         measure: see there.
         candidate_order: see there.
+        geometry: what is known of the ground truths; several images need upright ones.
+        prior_geometry: what is known of the priors.
 
     Returns:
         Four (B, N): the ground truth of each prior in its image, -1 where there is none; the IoU, the alignment, and
@@ -149,20 +136,23 @@ def aligned_of_images(
     all_priors, by_class = priors.flatten(0, 1), scores.mT.contiguous()  # (B, C, N)
     image, row = row_of_image(counts, priors) if several else (None, None)  # (T,) each
     topk, inside_first = min(topk, num_priors), candidate_order == "inside_then_topk"
-    x, y = box_center(all_priors)
+    x, y = prior_geometry.centers(all_priors)
 
     def best_of_all(block: slice) -> tuple[Tensor, Tensor, Tensor]:
         own = 0 if image is None else image[block]
-        points = priors[own] if inside_first else None
+        inside = None
+        if inside_first:
+            own_x, own_y = (each.view(num_images, num_priors)[own] for each in (x, y))
+            inside = geometry.inside(own_x, own_y, all_gts[block], INSIDE)
         score = by_class[own, all_labels[block]]
-        found = best_aligned(all_gts[block], score, boxes[own], topk, alpha, beta, measure, points)
+        found = best_aligned(all_gts[block], score, boxes[own], topk, alpha, beta, measure, inside)
         return found if image is None else (found[0] + num_priors * image[block, None], *found[1:])
 
     def best_of_overlapping(block: slice) -> tuple[Tensor, Tensor, Tensor]:
         gt, prior, iou = overlapping_pairs(overlap_table(boxes[0][:, None], all_gts[block], measure))  # (P,) each
         alignment = align(by_class[0][all_labels[block][gt], prior], iou, alpha, beta)
         if inside_first:
-            alignment = alignment * (border_distance(x[prior], y[prior], all_gts[block][gt]) > INSIDE)
+            alignment = alignment * geometry.inside_own(x[prior], y[prior], all_gts[block][gt], INSIDE)
         pair = largest_of_each(alignment, gt, len(all_gts[block]), topk)  # (m, K), P where there are no more
         return tuple(torch.cat([each, each.new_zeros(1)])[pair] for each in (prior, alignment, iou))  # type: ignore
 
@@ -171,7 +161,8 @@ def aligned_of_images(
     best_of, pair = (best_of_all, PAIR + 16 * several) if of_all else (best_of_overlapping, 80)
     blocks = split(len(all_gts), pair * num_priors, priors.device, least=len(all_gts))
     found = [best_of(block) for block in blocks]
-    gt_index, *values = match_aligned(all_priors, all_gts, *(torch.cat(each) for each in zip(*found)))
+    candidates, alignment, iou = (torch.cat(each) for each in zip(*found))
+    gt_index, *values = match_aligned((x, y), all_gts, candidates, alignment, iou, geometry)
     if row is not None:
         gt_index = torch.where(gt_index >= 0, row[gt_index.clamp(min=0)], gt_index)
     return tuple(each.view(num_images, num_priors) for each in (gt_index, *values))  # type: ignore[return-value]
@@ -190,7 +181,7 @@ def best_aligned(
     alpha: float,
     beta: float,
     measure: Measure,
-    points: Tensor | None = None,
+    inside: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The predictions best aligned with each ground truth, all pairs being looked at.
 
@@ -202,40 +193,45 @@ def best_aligned(
         alpha: exponent of the score.
         beta: exponent of the IoU.
         measure: of ground truths and predicted boxes.
-        points: (N, 4) or (M, N, 4) xyxy, priors whose centre must lie inside, or None.
+        inside: (M, N) bool, which predictions may be chosen, or None.
 
     Returns:
         Three (M, topk): rows of ``boxes``, their alignments and their IoUs.
     """
     iou = measure.overlaps(gts, boxes) if boxes.ndim == 2 else measure.overlaps(gts[:, None], boxes)[:, 0]  # (M, N)
     alignment = align(scores, iou, alpha, beta)
-    if points is not None:
-        x, y = box_center(points)
-        alignment = alignment * (border_distance(x, y, gts[:, None]) > INSIDE)
+    if inside is not None:
+        alignment = alignment * inside
     best, prior = top(alignment, topk, dim=-1, largest=True)
     return prior, best, iou.gather(-1, prior)
 
 
 def match_aligned(
-    priors: Tensor, gts: Tensor, candidates: Tensor, alignment: Tensor, iou: Tensor
+    prior_centers: Sequence[Tensor],
+    gts: Tensor,
+    candidates: Tensor,
+    alignment: Tensor,
+    iou: Tensor,
+    geometry: Geometry,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Match candidates whose centres lie inside, those claimed twice by the higher IoU.
 
     Args:
-        priors: (N, 4) xyxy, those of several images one after another.
-        gts: (M, 4) xyxy, likewise; M at least 1.
-        candidates: (M, K) int64, rows of ``priors`` that each ground truth considers.
+        prior_centers: x and y, (N,) each, those of several images one after another.
+        gts: (M, 4) xyxy, or columns that ``geometry`` knows, likewise; M at least 1.
+        candidates: (M, K) int64, the priors that each ground truth considers.
         alignment: (M, K) of the candidates.
         iou: (M, K) of the candidates.
+        geometry: what is known of the ground truths.
 
     Returns:
         The ground truth of each prior, (N,) int64, -1 where there is none; and (N,) each, 0 likewise, the IoU, the
         alignment, and the target of `classification_targets`.
     """
     candidates, alignment, iou = candidates.T, alignment.T, iou.T  # (K, M)
-    x, y = box_center(priors)
-    inside = border_distance(x[candidates], y[candidates], gts) > INSIDE
-    gt_index, row = keep_best(candidates, inside & (alignment > 0), iou, len(priors))
+    x, y = prior_centers
+    inside = geometry.inside_own(x[candidates], y[candidates], gts, INSIDE)
+    gt_index, row = keep_best(candidates, inside & (alignment > 0), iou, len(x))
     matched, column = gt_index >= 0, gt_index.clamp(min=0)
     metrics = torch.where(matched, alignment[row, column], 0)
     quality = torch.where(matched, iou[row, column], 0)
@@ -282,6 +278,9 @@ class TaskAlignedAssigner(DenseAssigner):
     attributes ``assign_metrics`` (N,), the alignment, which TOODHead reads, and ``norm_metrics`` (N,), the normalised
     target that TOODHead makes of it.
 
+    Boxes of another form, as rotated ones, will do in a class that knows their centres and insides, as mmdet's
+    ``BaseBoxes``, with an ``iou_calculator`` that knows them.
+
     Args:
         topk: candidates per ground truth over all levels; 13 in the paper.
         iou_calculator: configuration or object; plain IoU if None.
@@ -291,7 +290,10 @@ class TaskAlignedAssigner(DenseAssigner):
     """
 
     knobs: ClassVar[str] = f"raise topk, which also counts candidates outside the box; {FINER}"
+    heads: ClassVar[str] = PREDICTING
+    asks_boxes: ClassVar[bool] = True
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "boxes", "bboxes": "predicted", "scores": "probabilities"}
+    mmdet2: ClassVar[Names] = ("pred_scores", "decode_bboxes", "anchors", *TRUTHS, "alpha", "beta")
 
     def __init__(
         self,
@@ -305,7 +307,7 @@ class TaskAlignedAssigner(DenseAssigner):
         self.candidate_order = self.option_of("candidate_order", candidate_order, CandidateOrder)
         self.build_calculator(iou_calculator)
 
-    @in_either_order
+    @in_any_form
     @assigner_method
     def assign(  # type: ignore[override]
         self,
@@ -357,8 +359,10 @@ class TaskAlignedAssigner(DenseAssigner):
             self.topk,
             options.get("alpha", 1),
             options.get("beta", 6),
-            self.measure,
+            self.measure_in(images[0], "bboxes"),
             self.candidate_order,
+            images[0].geometry("gts"),
+            images[0].geometry("priors"),
         )
         return [self.result(in_assignment(*own), image) for image, *own in zip(images, *found)]
 
@@ -386,15 +390,5 @@ class TaskAlignedAssigner(DenseAssigner):
         shapes = sorted({tuple(pred.scores.shape) for pred in pred_list})
         if len(shapes) != 1:
             self.fail(f"batch_targets needs images with the same number of priors and classes, got scores of {shapes}")
-        num_classes = shapes[0][1]
-        rows = []
-        for result, gt in zip(self.assign_batch(pred_list, gt_list, alpha=alpha, beta=beta), gt_list):
-            gts, classes = as_float32(as_tensor(gt.bboxes)).reshape(-1, 4), gt.labels.flatten()
-            foreground, index = result.gt_inds > 0, (result.gt_inds - 1).clamp(min=-1)
-            # A box, a class and a column of scores behind the others are for the background, at index -1.
-            labels = torch.cat([classes.long(), classes.new_full((1,), num_classes).long()])[index]
-            boxes = torch.cat([gts, gts.new_zeros(1, 4)])[index]
-            scores = result.norm_metrics.new_zeros(len(labels), num_classes + 1)
-            scores = scores.scatter(1, labels[:, None], result.norm_metrics[:, None])[:, :num_classes]
-            rows.append((labels, boxes, scores, foreground, index))
-        return TaskAlignedTargets(*map(torch.stack, zip(*rows)))
+        results = self.assign_batch(pred_list, gt_list, alpha=alpha, beta=beta)
+        return targets_of_images(results, gt_list, shapes[0][1])

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from visdet_assigners.assigners.base import PREDICTING
 from visdet_assigners.assigners.checking import checked
 from visdet_assigners.assigners.dense import DenseAssigner, DenseCommon
+from visdet_assigners.assigners.forms import TRUTHS, Names
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, all_negative
 from visdet_assigners.functional.blocks import split
 from visdet_assigners.functional.boxes import common_origin, l1_distance, xyxy_to_cxcywh
@@ -108,6 +110,9 @@ class UniformAssigner(DenseAssigner):
         pos_ignore_thr: a taken anchor that overlaps its ground truth by less is ignored.
         neg_ignore_thr: an anchor whose prediction overlaps a ground truth by more is ignored instead of negative.
         match_times: anchors and predictions per ground truth.
+        anchors_only: whether the anchors stand for predictions, too: each ground truth takes its ``match_times``
+            nearest anchors, and what nobody takes is ignored where the anchor itself overlaps a ground truth by more
+            than ``neg_ignore_thr``.  Then ``decoder_priors`` are not read.
         iou_calculator: configuration or object; plain IoU if None.
         **common: see ``DenseAssigner``.
 
@@ -116,7 +121,9 @@ class UniformAssigner(DenseAssigner):
     """
 
     knobs: ClassVar[str] = "raise match_times, or lower pos_ignore_thr, which drops positives that fit badly"
+    heads: ClassVar[str] = f"{PREDICTING}; with anchors_only also VFNet, YOLOv3, SABL, RepPoints"
     reads: ClassVar[Mapping[str, Kind]] = {"priors": "boxes", "decoder_priors": "predicted"}
+    mmdet2: ClassVar[Names] = ("bbox_pred=pred_instances.decoder_priors", "anchor", *TRUTHS)
     keeps_gradient: ClassVar[bool] = True
 
     def __init__(
@@ -125,13 +132,24 @@ class UniformAssigner(DenseAssigner):
         neg_ignore_thr: float,
         match_times: int = 4,
         iou_calculator: Any = None,
+        anchors_only: bool = False,
         **common: Unpack[DenseCommon],
     ) -> None:
         super().__init__(**common)
         self.pos_ignore_thr = self.number_of("pos_ignore_thr", pos_ignore_thr)
         self.neg_ignore_thr = self.number_of("neg_ignore_thr", neg_ignore_thr)
         self.match_times = self.count_of("match_times", match_times)
+        self.anchors_only = anchors_only
         self.build_calculator(iou_calculator)
+
+    @classmethod
+    def reads_of(cls, assigner: Any) -> Mapping[str, Kind]:
+        """The anchors, and what is predicted at them unless they are to do."""
+        return {"priors": "boxes"} if getattr(assigner, "anchors_only", False) else cls.reads
+
+    def fields_of(self, pred_instances: Any) -> Mapping[str, Kind]:
+        """What ``reads_of`` says."""
+        return self.reads_of(self)
 
     def pads(self) -> bool:
         """Whether ground truths may be padded: not here, where the result has an entry for each pair."""
@@ -139,6 +157,7 @@ class UniformAssigner(DenseAssigner):
 
     def decide(self, image: Inputs) -> Assignment:
         """Assign one image."""
-        anchors, boxes = image.fields.values()
+        anchors = image.fields["priors"]
+        boxes = image.fields.get("decoder_priors", anchors)
         numbers = (self.pos_ignore_thr, self.neg_ignore_thr, self.match_times)
         return self.run(uniform, anchors, image.gts, boxes, *numbers, self.measure, self.overlaps_at)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from visdet_assigners.codetr.assigning import adapt_assigner
+from visdet_assigners.adapting.adapter import adapt_assigner
 from visdet_assigners.codetr.positives import Positives, record_positives, record_samples
 from visdet_assigners.registry import MODELS
 
@@ -63,6 +64,15 @@ class AuxDenseBranch(BaseModule):
             losses = self.head.loss(tuple(maps), samples)
         return losses, recording.positives()
 
+    @property
+    def decides_by_place(self) -> Any:
+        """The head that decides for each place of the pyramid."""
+        return self.head
+
+    def loss_by_place(self, maps: Sequence[Tensor], samples: Sequence[Any]) -> None:
+        """Compute that head's loss; arguments as in ``loss``."""
+        self.loss(maps, samples)
+
 
 @MODELS.register_module()
 class AuxRoIBranch(BaseModule):
@@ -109,9 +119,20 @@ class AuxRoIBranch(BaseModule):
         names that they have there.  Proposals carry no gradient.  Under bfloat16 autocast the branch computes in
         float32: mmcv's NMS and RoIAlign know no bfloat16.
         """
-        if any(level.dtype == torch.bfloat16 for level in maps):
-            with torch.autocast(maps[0].device.type, enabled=False):
-                return self.loss([level.float() for level in maps], samples)
+        with _without_bfloat16(maps) as maps:
+            return self._loss(maps, samples)
+
+    @property
+    def decides_by_place(self) -> Any:
+        """The head that decides for each place of the pyramid; the RoI head decides for proposals."""
+        return self.rpn
+
+    def loss_by_place(self, maps: Sequence[Tensor], samples: Sequence[Any]) -> None:
+        """Compute that head's loss; arguments as in ``loss``."""
+        with _without_bfloat16(maps) as maps:
+            self.rpn.loss(tuple(maps), [_one_class(sample) for sample in samples])
+
+    def _loss(self, maps: Sequence[Tensor], samples: Sequence[Any]) -> tuple[Losses, list[Positives]]:
         losses, proposals = self.rpn.loss_and_predict(
             tuple(maps), [_one_class(sample) for sample in samples], proposal_cfg=self.proposal_cfg
         )
@@ -119,6 +140,16 @@ class AuxRoIBranch(BaseModule):
         with record_samples(self.roi.bbox_sampler, self.roi, samples, self.add_gt) as recording:
             losses.update(self.roi.loss(tuple(maps), proposals, samples))
         return losses, recording.positives()
+
+
+@contextmanager
+def _without_bfloat16(maps: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
+    """The pyramid in float32 where it is in bfloat16, and autocast off then, inside the block."""
+    if all(level.dtype != torch.bfloat16 for level in maps):
+        yield maps
+        return
+    with torch.autocast(maps[0].device.type, enabled=False):
+        yield [level.float() for level in maps]
 
 
 def _with(config: Mapping[str, Any], **defaults: Any) -> dict[str, Any]:

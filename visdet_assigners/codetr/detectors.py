@@ -15,23 +15,35 @@ Where the paper and the code published with it differ, or are silent, this is wh
 - images without objects and branches without positives give zero losses that are connected to every parameter, so
   distributed training needs no ``find_unused_parameters``;
 - lambda2 times the number of decoder layers (eq. 6) is multiplied here, once, not by hand into every loss weight.
+
+Beyond the paper: a branch without a head (``primary``), heads that don't contradict each other (``ignoring``), and
+factors that change while training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from mmdet.models.detectors import DABDETR, DINO, ConditionalDETR, DeformableDETR
 from mmdet.models.layers import inverse_sigmoid
-from mmengine.model import BaseModule, ModuleList
 from torch import Tensor
 
+from visdet_assigners.adapting.shadowing import shadow
 from visdet_assigners.codetr.adapter import MultiScaleAdapter
+from visdet_assigners.codetr.collaboration import (
+    Auxiliary,
+    Collaboration,
+    build_branch,
+    check_classes,
+    check_head,
+    times,
+)
+from visdet_assigners.codetr.ignoring import check_can_ignore, ignore_conflicts
+from visdet_assigners.codetr.primary import PrimaryOneToMany, after_cross_attention, as_hidden_states
 from visdet_assigners.codetr.queries import (
     PositiveQueries,
     PositiveQueryEncoder,
@@ -39,45 +51,8 @@ from visdet_assigners.codetr.queries import (
     query_losses,
     reference_boxes,
 )
-from visdet_assigners.codetr.shadowing import shadow
-from visdet_assigners.registry import MODELS, SCOPE
-
-
-@dataclass(frozen=True)
-class Collaboration:
-    """The knobs of collaborative training.
-
-    Attributes:
-        lambda1: factor of the positive queries' losses (paper: 1; table 13).
-        lambda2: factor of the auxiliary heads' losses, times the number of decoder layers (paper: 2, so 12 for 6).
-        aux_losses: False leaves the heads' losses at 0, with their positives still used: row 3 of table 9.
-        pos_queries: False leaves the positive queries out: row 2 of table 9.
-        max_pos_queries: most queries of a branch and image; of more positives a random subset is taken (paper: 300).
-        with_feat: whether a query also gets the encoder's feature at the centre of its box.
-    """
-
-    lambda1: float = 1.0
-    lambda2: float = 2.0
-    aux_losses: bool = True
-    pos_queries: bool = True
-    max_pos_queries: int = 300
-    with_feat: bool = True
-
-    def __post_init__(self) -> None:
-        if self.lambda1 < 0 or self.lambda2 < 0:
-            raise ValueError(f"collab: lambda1 and lambda2 can't be negative, got {self.lambda1} and {self.lambda2}")
-        if self.max_pos_queries < 1:
-            raise ValueError(f"collab: max_pos_queries must be at least 1, got {self.max_pos_queries}")
-
-
-class Auxiliary(BaseModule):
-    """All that is there for training alone, under one name, so that it can be left behind."""
-
-    def __init__(self, adapter: MultiScaleAdapter, branches: Sequence[Any], encoders: Sequence[Any]) -> None:
-        super().__init__()
-        self.adapter = adapter
-        self.branches = ModuleList(branches)
-        self.encoders = ModuleList(encoders)
+from visdet_assigners.registry import MODELS
+from visdet_assigners.set_losses import truths_of
 
 
 class CollaborativeMixin:
@@ -85,8 +60,8 @@ class CollaborativeMixin:
 
     Args:
         *args: as in the detector.
-        aux_branches: configs of K branches, ``AuxDenseBranch``, ``AuxRoIBranch``, or a class of your own with a method
-            ``loss(maps, samples)``; K = 0 is the plain detector.  Each is given the detector's
+        aux_branches: configs of K branches, ``AuxDenseBranch``, ``AuxRoIBranch``, ``PrimaryOneToMany``, or a class of
+            your own with a method ``loss(maps, samples)``; K = 0 is the plain detector.  Each is given the detector's
             ``num_classes`` and ``embed_dims``, so heads need not repeat them.
         collab: the fields of ``Collaboration`` that are to differ from their defaults.
         aux_adapter: arguments of ``MultiScaleAdapter`` beside the width.
@@ -128,17 +103,24 @@ class CollaborativeMixin:
         self.collab = Collaboration(**(collab or {}))
         self.auxiliary: Any = None
         if aux_branches:
-            width = self.embed_dims
-            defaults = dict(num_classes=self.bbox_head.num_classes, embed_dims=width)
-            branches = [_build_branch({**defaults, **branch}) for branch in aux_branches]
-            for index, branch in enumerate(branches):
-                _check_classes(branch, self.bbox_head.num_classes, index)
-            encoders = [
-                PositiveQueryEncoder(width, self.makes_query_pos, self.collab.with_feat)
-                for _ in branches
-                if self.collab.pos_queries
-            ]
-            self.auxiliary = Auxiliary(MultiScaleAdapter(width, **(aux_adapter or {})), branches, encoders)
+            self.auxiliary = self.build_auxiliary(aux_branches, aux_adapter or {})
+
+    def build_auxiliary(self, aux_branches: Sequence[Mapping[str, Any]], adapter: Mapping[str, Any]) -> Auxiliary:
+        """Build the branches, and what those with a head need: nothing that is switched off."""
+        width, num_classes = self.embed_dims, self.bbox_head.num_classes
+        defaults = dict(num_classes=num_classes, embed_dims=width)
+        branches = [build_branch({**defaults, **branch}) for branch in aux_branches]
+        for index, branch in enumerate(branches):
+            check_classes(branch, num_classes, index)
+        if self.collab.conflicts == "ignore":
+            check_can_ignore(branches)
+        with_heads = [branch for branch in branches if not isinstance(branch, PrimaryOneToMany)]
+        encoders = [
+            PositiveQueryEncoder(width, self.makes_query_pos, self.collab.with_feat)
+            for _ in with_heads
+            if self.collab.pos_queries
+        ]
+        return Auxiliary(MultiScaleAdapter(width, **adapter) if with_heads else None, branches, encoders)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: Sequence[Any]) -> dict[str, Any]:
         """Compute the plain detector's losses and, under names of their own, those of each branch k.
@@ -157,11 +139,16 @@ class CollaborativeMixin:
         context = dict(decoder_inputs, memory=encoded["memory"])
         queries, head_inputs = self.start_queries(encoded, batch_data_samples)
         decoder_inputs.update(queries)
-        head_inputs.update(self.forward_decoder(**decoder_inputs))
+        with ExitStack() as stack:
+            on_queries = self.auxiliary is not None and self.auxiliary.on_queries
+            states = stack.enter_context(after_cross_attention(self.decoder)) if on_queries else []
+            head_inputs.update(self.forward_decoder(**decoder_inputs))
         losses = self.bbox_head.loss(**head_inputs, batch_data_samples=batch_data_samples)
-        if self.auxiliary is not None:
+        if self.auxiliary is not None and self.auxiliary.on_maps:
             shapes = [tuple(level.shape[-2:]) for level in features[self.encoder_levels]]
             losses.update(self.collaborative_losses(context, shapes, batch_data_samples))
+        if on_queries:
+            losses.update(self.primary_losses(states, head_inputs, batch_data_samples))
         return losses
 
     def start_queries(self, encoded: dict[str, Any], samples: Sequence[Any]) -> tuple[dict, dict]:
@@ -171,7 +158,7 @@ class CollaborativeMixin:
     def collaborative_losses(
         self, context: dict[str, Any], shapes: Sequence[tuple[int, int]], samples: Sequence[Any]
     ) -> dict[str, Any]:
-        """Compute the losses of all branches.
+        """Compute the losses of the branches that have heads.
 
         Args:
             context: what the decoder is given beside queries: ``memory`` (B, N, C) and so on.
@@ -183,20 +170,49 @@ class CollaborativeMixin:
         finer = len(auxiliary.adapter.up)
         sizes = memory.new_tensor([sample.img_shape[1::-1] for sample in samples], dtype=torch.float32)  # (B, 2)
         padded = sizes.new_tensor(samples[0].batch_input_shape[::-1])
-        factor = self.collab.lambda2 * self.decoder.num_layers if self.collab.aux_losses else 0.0
+        factor = self.collab.factor("lambda2") * self.decoder.num_layers if self.collab.aux_losses else 0.0
+        lambda1 = self.collab.factor("lambda1")
+        branches = auxiliary.on_maps
+        for index, branch in branches:
+            check_head(branch, maps, index)
         losses = {}
-        for index, branch in enumerate(auxiliary.branches):
-            _check_head(branch, maps, index)
-            head_losses, positives = branch.loss(maps, samples)
-            losses.update({f"{name}{index}": _times(value, factor, name) for name, value in head_losses.items()})
-            if not self.collab.pos_queries:
-                continue
-            queries = pad_positives(positives, sizes, self.collab.max_pos_queries)
-            encoder_maps = maps[finer : finer + len(shapes)]
-            content, position = auxiliary.encoders[index](queries, encoder_maps, sizes / padded)
-            scores, boxes = self.decode_positives(queries, content, position, context)
-            for name, value in query_losses(self.bbox_head, scores, boxes, queries, sizes).items():
-                losses[f"{name}_aux{index}"] = value * self.collab.lambda1
+        with ExitStack() as stack:
+            if self.collab.conflicts == "ignore":
+                stack.enter_context(ignore_conflicts([branch for _, branch in branches], maps, samples))
+            for number, (index, branch) in enumerate(branches):
+                head_losses, positives = branch.loss(maps, samples)
+                losses.update({f"{name}{index}": times(value, factor, name) for name, value in head_losses.items()})
+                if not self.collab.pos_queries:
+                    continue
+                queries = pad_positives(positives, sizes, self.collab.max_pos_queries)
+                encoder_maps = maps[finer : finer + len(shapes)]
+                content, position = auxiliary.encoders[number](queries, encoder_maps, sizes / padded)
+                scores, boxes = self.decode_positives(queries, content, position, context)
+                for name, value in query_losses(self.bbox_head, scores, boxes, queries, sizes).items():
+                    losses[f"{name}_aux{index}"] = value * lambda1
+        return losses
+
+    def primary_losses(
+        self, states: list[Tensor], head_inputs: Mapping[str, Any], samples: Sequence[Any]
+    ) -> dict[str, Tensor]:
+        """Compute the losses of the branches that read the detector's own queries.
+
+        Args:
+            states: of each layer, (B, Q, C) after its cross-attention; denoising queries come before the others.
+            head_inputs: what the detector's head was given; ``references`` and DINO's ``dn_meta`` are read.
+            samples: B samples.
+        """
+        noisy = (head_inputs.get("dn_meta") or {}).get("num_denoising_queries", 0)
+        references = head_inputs["references"]
+        if noisy:
+            states = [state[:, noisy:] for state in states]
+            references = [reference[:, noisy:] for reference in references]
+        scores, boxes = self.bbox_head(as_hidden_states(self.decoder, states), references)
+        truths = truths_of([sample.gt_instances for sample in samples], [sample.metainfo for sample in samples])
+        lambda1, losses = self.collab.factor("lambda1"), {}
+        for index, branch in self.auxiliary.on_queries:
+            for name, value in branch.losses(self.bbox_head, scores, boxes, truths).items():
+                losses[f"{name}_aux{index}"] = value * lambda1
         return losses
 
     def decode_positives(
@@ -218,51 +234,6 @@ class CollaborativeMixin:
     def attention_mask(self, queries: PositiveQueries) -> Tensor:
         """(B * heads, M, M) bool, as torch's attention takes it."""
         return queries.blocked.repeat_interleave(self.decoder.layers[0].self_attn.num_heads, dim=0)
-
-
-def _build_branch(config: Mapping[str, Any]) -> Any:
-    """Build a branch; one of this package needs no prefix, others are looked up as mmengine does."""
-    kind = config["type"]
-    return MODELS.build(dict(config, type=f"{SCOPE}.{kind}" if kind in MODELS.module_dict else kind))
-
-
-def _times(value: Any, factor: float, name: str) -> Any:
-    """Scale a loss, or a list of losses; accuracies and other figures stay."""
-    if "loss" not in name:
-        return value
-    return [one * factor for one in value] if isinstance(value, (list, tuple)) else value * factor
-
-
-def _check_classes(branch: Any, expected: int, index: int) -> None:
-    """Raise where a head of a branch has other classes: labels would be its background, or out of its bounds."""
-    for name in ("head", "roi.bbox_head", "roi.mask_head"):
-        head: Any = branch
-        for part in name.split("."):
-            head = getattr(head, part, None)
-        for one in head if isinstance(head, ModuleList) else [head]:
-            number = getattr(one, "num_classes", expected)
-            if number != expected and not getattr(one, "class_agnostic", False):
-                raise ValueError(
-                    f"aux_branches[{index}].{name}: {type(one).__name__} has num_classes={number}, the detector's "
-                    f"bbox_head {expected}; leave it out, and the branch takes the detector's"
-                )
-
-
-def _check_head(branch: Any, maps: Sequence[Tensor], index: int) -> None:
-    """Raise where a head's levels or channels are not the pyramid's; mmdet's own error would name neither."""
-    head = getattr(branch, "head", getattr(branch, "rpn", None))
-    levels = getattr(getattr(head, "prior_generator", None), "num_levels", len(maps))
-    channels = getattr(head, "in_channels", maps[0].shape[1])
-    if levels != len(maps):
-        raise ValueError(
-            f"aux_branches[{index}]: {type(head).__name__} has {levels} levels of priors, the adapter gives "
-            f"{len(maps)}; set the strides of the head, or `coarser` and `finer` of aux_adapter"
-        )
-    if channels != maps[0].shape[1]:
-        raise ValueError(
-            f"aux_branches[{index}]: {type(head).__name__} has in_channels={channels}, "
-            f"the transformer is {maps[0].shape[1]} wide; set in_channels to that"
-        )
 
 
 @MODELS.register_module()

@@ -17,7 +17,7 @@ from mmdet.models.dense_heads import FCOSHead, PAAHead, RTMDetHead, YOLOXHead
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor, nn
 
-from visdet_assigners.codetr.shadowing import listen
+from visdet_assigners.adapting.shadowing import listen
 
 POINT_SIDE = 8
 """A point stands for a square of this many strides: FCOS in table 1 of the paper, w = h = 8 * 2^(2+j) on level j."""

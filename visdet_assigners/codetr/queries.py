@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 from mmdet.models.layers import coordinate_to_encoding
-from mmdet.models.losses import QualityFocalLoss
-from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_overlaps, bbox_xyxy_to_cxcywh
+from mmdet.structures.bbox import bbox_xyxy_to_cxcywh
 from mmdet.utils import reduce_mean
 from mmengine.model import BaseModule, xavier_init
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample
 
 from visdet_assigners.codetr.positives import Positives
+from visdet_assigners.set_losses import Targets, by_layer, layer_losses
 
 SIDE_LIMITS = (1e-3, 0.99)
 """Least and largest centre and side of a query's box, of the image: the decoder takes their logits."""
@@ -179,20 +179,16 @@ def query_losses(
         )
     weights = queries.valid.flatten().to(boxes.dtype)  # (B * M,)
     count = reduce_mean(weights.sum()).clamp(min=1)
-    labels = torch.where(queries.valid, queries.labels, head.num_classes).flatten()
-    scale = image_sizes.repeat(1, 2)[:, None].expand_as(queries.gt_boxes).flatten(0, 1)  # (B * M, 4)
-    gt_boxes = queries.gt_boxes.flatten(0, 1)
-    gt_corners = bbox_cxcywh_to_xyxy(gt_boxes) * scale
-    losses = {}
-    for layer, (layer_scores, layer_boxes) in enumerate(zip(scores.flatten(1, 2), boxes.flatten(1, 2))):
-        prefix = f"d{layer}." if layer + 1 < len(scores) else ""
-        corners = bbox_cxcywh_to_xyxy(layer_boxes) * scale
-        target: Any = labels
-        if isinstance(head.loss_cls, QualityFocalLoss):
-            quality = bbox_overlaps(corners.detach(), gt_corners, is_aligned=True) * weights
-            target = (labels, quality)
-        box_weights = weights[:, None].expand_as(gt_boxes)
-        losses[f"{prefix}loss_cls"] = head.loss_cls(layer_scores, target, weights, avg_factor=count)
-        losses[f"{prefix}loss_bbox"] = head.loss_bbox(layer_boxes, gt_boxes, box_weights, avg_factor=count)
-        losses[f"{prefix}loss_iou"] = head.loss_iou(corners, gt_corners, box_weights, avg_factor=count)
-    return losses
+    gt_boxes = queries.gt_boxes.flatten(0, 1)  # (B * M, 4)
+    targets = Targets(
+        labels=torch.where(queries.valid, queries.labels, head.num_classes).flatten(),
+        label_weights=weights,
+        label_boxes=gt_boxes,
+        boxes=gt_boxes,
+        box_weights=weights,
+        scale=image_sizes.repeat(1, 2)[:, None].expand_as(queries.gt_boxes).flatten(0, 1),
+        label_count=count,
+        box_count=count,
+    )
+    layers = zip(scores.flatten(1, 2), boxes.flatten(1, 2))
+    return by_layer([layer_losses(head, *layer, targets) for layer in layers])

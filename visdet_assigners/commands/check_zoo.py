@@ -16,6 +16,7 @@ from typing import Any
 
 import mmdet
 import torch
+from mmdet.registry import TASK_UTILS as MMDET
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
@@ -29,6 +30,7 @@ from visdet_assigners.commands.errors import INTERRUPTED, UntilInterrupted, user
 from visdet_assigners.errors import UserError, check_file
 from visdet_assigners.registry import is_ours, scope_and_name, typed_nodes
 from visdet_assigners.testing.feeds import feeds
+from visdet_assigners.testing.packages import configs_of, load_package, turned_feeds
 from visdet_assigners.testing.scenes import Objects, coco_objects, drawn_objects
 
 CONFIGS = Path(mmdet.__file__).parent / ".mim" / "configs"
@@ -40,11 +42,17 @@ IN_CODE = {
 SAME_EVERYWHERE = (
     "MaxIoUAssigner", "ApproxMaxIoUAssigner", "GridAssigner", "MultiInstanceAssigner", "TopkHungarianAssigner"
 )  # fmt: skip
+# Assigners of other packages that one of ours decides as.
+STAND_INS = {"RotatedATSSAssigner": "ATSSAssigner"}
 EXTRAS = ("assign_metrics", "pos_idx", "pos_predicted_boxes", "target_boxes", "shadowed_labels")
 
 
 class DifferenceError(Exception):
     """An assigner that is not ours, or that decides otherwise than mmdet's."""
+
+
+class NotBuiltError(Exception):
+    """An assigner that can't be built without ours."""
 
 
 # ---------------------------------------------------------------------------------------------------------- configs
@@ -91,10 +99,10 @@ def mmdet_alone() -> Iterator[None]:
         dropin.enable()
 
 
-def build(node: Mapping[str, Any]) -> Any:
-    """Build an assigner as mmdet's heads do."""
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        return dropin.MMDET.build(copy.deepcopy(dict(node)))
+def build(node: Mapping[str, Any], scope: str = "mmdet") -> Any:
+    """Build an assigner as mmdet's heads do, in the scope of the package whose config it is."""
+    with DefaultScope.overwrite_default_scope(scope):
+        return MMDET.build(copy.deepcopy(dict(node)))
 
 
 def parts(assigner: Any) -> Iterator[Any]:
@@ -106,27 +114,40 @@ def parts(assigner: Any) -> Iterator[Any]:
                 yield item
 
 
-def compare(node: Mapping[str, Any], scenes: Sequence[Objects]) -> Counter[str]:
+def compare(node: Mapping[str, Any], scenes: Sequence[Objects], scope: str = "mmdet") -> Counter[str]:
     """Build an assigner from mmdet and from the drop-in and give both the same scenes.
+
+    Args:
+        node: of the config.
+        scenes: drawn or real.
+        scope: the package whose config it is; scenes are turned into the boxes of packages other than mmdet.
 
     Returns:
         How many calls of ``assign`` were compared, and how many matches there were in them.
 
     Raises:
         DifferenceError: the drop-in gives a class that isn't ours, or the two differ in a scene.
+        NotBuiltError: another package's config names an assigner that mmdet doesn't find.
     """
+    kind = scope_and_name(node["type"])[1]
     with mmdet_alone():
-        reference = build(node)
-    mine = build(node)
+        reference = build(node, scope)
+    mine = build({**node, "type": STAND_INS.get(kind, node["type"])}, scope)
     for part in parts(mine):
         if not is_ours(type(part)):
             raise DifferenceError(f"with the drop-in on, {type(part).__name__} is of {type(part).__module__}")
     if any(is_ours(type(part)) for part in parts(reference)):
+        if scope != "mmdet":
+            raise NotBuiltError(f"without ours, {node['type']} is not found; mmdet.{kind} is meant")
         raise DifferenceError("with the drop-in off, a part is ours: nothing to compare with")
     name = type(mine).__name__
     done: Counter[str] = Counter()
     for objects in scenes:
-        for expected_arguments, arguments in zip(feeds(node, objects), feeds(node, objects)):
+        calls = (
+            feeds(node, objects) if scope == "mmdet" else turned_feeds(node, reference.iou_calculator, objects)
+            for _ in range(2)
+        )
+        for expected_arguments, arguments in zip(*calls):
             results = []
             for assigner, given in ((reference, expected_arguments), (mine, arguments)):
                 torch.manual_seed(0)  # some settings of MaxIoU shift repeated objects at random
@@ -190,6 +211,8 @@ class Report:
         resolved: number of configs that mmengine resolves.
         without: configs that name no assigner.
         unresolved: reason by config.
+        theirs: number of configs that name an assigner of another package's own, by its name.
+        not_built: reason by config, where an assigner can't be built without ours.
     """
 
     settings: dict[str, Counter[str]] = field(default_factory=dict)
@@ -198,9 +221,11 @@ class Report:
     resolved: int = 0
     without: list[str] = field(default_factory=list)
     unresolved: dict[str, str] = field(default_factory=dict)
+    theirs: Counter[str] = field(default_factory=Counter)
+    not_built: dict[str, str] = field(default_factory=dict)
 
 
-def check_config(path: Path, name: str, scenes: Sequence[Objects], report: Report) -> None:
+def check_config(path: Path, name: str, scenes: Sequence[Objects], report: Report, scope: str = "mmdet") -> None:
     """Compare the assigners of one config, those of settings that no config before had, and enter it in the report.
 
     Raises:
@@ -215,11 +240,18 @@ def check_config(path: Path, name: str, scenes: Sequence[Objects], report: Repor
         return
     report.resolved += 1
     family, seen = Path(name).parts[0], set()
+    own = {scope_and_name(node["type"])[1] for _, node in nodes if is_of(node["type"], scope)}
+    report.theirs.update(own)
     for where, node in nodes:
+        if scope_and_name(node["type"])[1] in own:
+            continue
         setting = json.dumps(node, sort_keys=True, default=str)
         if setting not in report.settings:
             try:
-                report.settings[setting] = compare(node, scenes)
+                report.settings[setting] = compare(node, scenes, scope)
+            except NotBuiltError as error:
+                report.not_built[name] = str(error)
+                continue
             except Exception as error:
                 kind = "" if isinstance(error, DifferenceError) else f"{type(error).__name__}: "
                 raise DifferenceError(f"{name}, {where}\n  {setting}\n  {kind}{error}") from error
@@ -231,14 +263,21 @@ def check_config(path: Path, name: str, scenes: Sequence[Objects], report: Repor
         report.without.append(name)
 
 
+def is_of(kind: Any, scope: str) -> bool:
+    """Whether an assigner is of a package's own, and none of ours decides as it does."""
+    name = scope_and_name(kind)[1]
+    home = MMDET.parent.children.get(scope)
+    return scope != "mmdet" and name not in STAND_INS and home is not None and name in home.module_dict
+
+
 def setting_name(setting: str) -> str:
     """The assigner's name in a setting written as JSON."""
     return scope_and_name(json.loads(setting)["type"])[1]
 
 
-def print_report(report: Report, scenes: int, console: Console) -> None:
+def print_report(report: Report, scenes: int, console: Console, package: str = "mmdet") -> None:
     """Print the tables of families and of assigners, what couldn't be resolved, and the sums."""
-    table = Table("Family", "Assigner", title="mmdet's configs with visdet_assigners.dropin")
+    table = Table("Family", "Assigner", title=f"{package}'s configs with visdet_assigners.dropin")
     for column in ("Configs", "Assigners", "Equal"):
         table.add_column(column, justify="right")
     last = None
@@ -260,6 +299,10 @@ def print_report(report: Report, scenes: int, console: Console) -> None:
 
     for name, reason in sorted(report.unresolved.items()):
         tell(console, f"not resolved: {name}: {reason}")
+    for name, reason in sorted(report.not_built.items()):
+        tell(console, f"not built: {name}: {reason}")
+    for name, number in sorted(report.theirs.items()):
+        tell(console, f"{package}'s own, left alone: {name} in {number} configs")
     families = Counter(Path(name).parts[0] for name in report.without)
     if families:
         tell(console, "without assigners: " + ", ".join(f"{name} {number}" for name, number in families.items()))
@@ -304,7 +347,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     with user_errors():
         args = parsers.check_zoo().parse_args(argv)
-        args.configs = args.configs or CONFIGS
+        package = load_package(args.package)
+        args.configs = args.configs or configs_of(package)
         scenes = load_scenes(args)
         configs = find_configs(args.configs, args.only, args.every)
     MMLogger.get_current_instance().setLevel(logging.WARNING)  # the drop-in goes on and off for each setting
@@ -318,13 +362,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             name = path.relative_to(args.configs).as_posix()
             progress.update(task, description=f"{name[:48]:48}")
             try:
-                check_config(path, name, scenes, report)
+                check_config(path, name, scenes, report, args.package)
             except DifferenceError as error:
                 progress.stop()
                 tell(console, f"different: {error}\nto see it again: {shlex.join(again(args, name))}")
                 return 1
             progress.advance(task)
-    print_report(report, len(scenes), console)
+    print_report(report, len(scenes), console, args.package)
     if looked_at.interrupted:
         tell(console, f"interrupted after {looked_at.done} of {len(configs)} configs")
     return INTERRUPTED if looked_at.interrupted else 0
@@ -333,7 +377,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def again(args: Any, name: str) -> list[str]:
     """The command that checks the config ``name`` alone, on the same scenes."""
     command = ["python", "tools/check_zoo.py", "--only", name, "--drawn", str(args.drawn)]
-    if args.configs != CONFIGS:
+    if args.package != "mmdet":
+        command += ["--package", args.package]
+    elif args.configs != CONFIGS:
         command += ["--configs", str(args.configs)]
     if args.real:
         command += ["--real", args.real, "--images", str(args.images)]

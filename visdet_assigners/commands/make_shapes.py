@@ -134,10 +134,18 @@ def draw_picture(
     return np.clip(image, 0, 255).astype(np.uint8), objects
 
 
-def annotate(category: int, mask: np.ndarray, crowd: bool) -> dict:
-    """Turn a visible mask into COCO's fields: box xywh in pixels, area, RLE (a plain list for a crowd, as in COCO)."""
+def annotate(category: int, mask: np.ndarray, crowd: bool, rotated: bool = False) -> dict:
+    """Turn a visible mask into COCO's fields: box xywh in pixels, area, RLE (a plain list for a crowd, as in COCO).
+
+    If ``rotated``, a polygon takes the place of the RLE: the four corners of the smallest rotated box around the mask.
+    """
     x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
-    if crowd:
+    rle: Any
+    if rotated:
+        rows, columns = np.nonzero(mask)
+        corners = cv2.boxPoints(cv2.minAreaRect(np.stack([columns, rows], axis=1).astype(np.float32)))
+        rle = [corners.flatten().round(2).tolist()]
+    elif crowd:
         runs = mask.ravel(order="F")
         edges = np.flatnonzero(np.diff(runs)) + 1
         counts = np.diff([0, *edges, runs.size]).tolist()
@@ -155,7 +163,15 @@ def annotate(category: int, mask: np.ndarray, crowd: bool) -> dict:
 
 
 def make_split(
-    out_dir: Path, split: str, count: int, width: int, height: int, smallest: float, seed: int, plain: bool
+    out_dir: Path,
+    split: str,
+    count: int,
+    width: int,
+    height: int,
+    smallest: float,
+    seed: int,
+    plain: bool,
+    rotated: bool = False,
 ) -> None:
     """Write the pictures and the annotation file of one split."""
     image_dir = out_dir / "images" / split
@@ -165,13 +181,13 @@ def make_split(
     for i in tqdm(range(count), desc=split, unit="picture"):
         rng = np.random.default_rng([seed, SPLITS.index(split), i])
         empty = i % EMPTY_EVERY == EMPTY_EVERY - 1
-        crowd = i % CROWD_EVERY == CROWD_EVERY - 1 and not empty and not plain
+        crowd = i % CROWD_EVERY == CROWD_EVERY - 1 and not (empty or plain or rotated)
         picture, objects = draw_picture(rng, width, height, smallest, not empty, crowd, plain)
         name = f"{i:06d}.jpg"
         (image_dir / name).write_bytes(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes())
         images.append({"id": i + 1, "file_name": name, "width": width, "height": height})
         for shape in objects:
-            annotations.append({"id": len(annotations) + 1, "image_id": i + 1, **annotate(*shape)})
+            annotations.append({"id": len(annotations) + 1, "image_id": i + 1, **annotate(*shape, rotated)})
     categories = [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)]
     content = {"images": images, "annotations": annotations, "categories": categories}
     annotation_dir = out_dir / "annotations"
@@ -197,7 +213,9 @@ def main(argv: list[str] | None = None) -> int:
         try:
             for split in SPLITS:
                 count = getattr(args, split)
-                make_split(args.out_dir, split, count, width, height, args.smallest, args.seed, args.plain)
+                make_split(
+                    args.out_dir, split, count, width, height, args.smallest, args.seed, args.plain, args.rotated
+                )
         except OSError as error:
             problem = f"cannot write to {args.out_dir} ({error.strerror}): give a folder that can be written to"
     if problem:

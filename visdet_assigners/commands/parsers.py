@@ -217,9 +217,10 @@ def make_shapes() -> ArgumentParser:
     uneven, noisy background.  They overlap; later ones cover earlier ones.  Masks and boxes are those of what can be
     seen, as in COCO: the box is tight around the visible mask.  Some pictures hold a crowd (many small shapes of one
     class under one ``iscrowd`` region), some hold nothing.  With ``--plain`` there are at most five shapes, each class
-    has its colour, and there are no stripes, lines or crowds: a detector learns them in a few hundred iterations.  The
-    same arguments give the same bytes, and picture ``i`` of a split depends on the sizes, the seed, ``--plain`` and
-    ``i`` alone.
+    has its colour, and there are no stripes, lines or crowds: a detector learns them in a few hundred iterations.  With
+    ``--rotated`` masks are polygons, the smallest rotated boxes around what can be seen, and there are no crowds:
+    mmrotate reads rotated boxes from such files by ``CocoDataset`` and ``ConvertMask2BoxType``.  The same arguments
+    give the same bytes, and picture ``i`` of a split depends on the sizes, the seed, the flags and ``i`` alone.
 
         visdet-assigners make-shapes data/shapes
 
@@ -235,6 +236,7 @@ def make_shapes() -> ArgumentParser:
         "--smallest", type=float, default=8, metavar="PIXELS", help="size of the smallest shape (default: %(default)s)"
     )
     parser.add_argument("--plain", action="store_true", help="few shapes, one colour for each class, nothing else")
+    parser.add_argument("--rotated", action="store_true", help="rotated boxes as polygons, without crowds")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other pictures (default: %(default)s)")
     return parser
 
@@ -245,15 +247,20 @@ def check_zoo() -> ArgumentParser:
         visdet-assigners check-zoo
         visdet-assigners check-zoo --real data/coco/annotations/instances_val2017.json
         visdet-assigners check-zoo --only tood/tood_r50_fpn_1x_coco.py
+        visdet-assigners check-zoo --package mmrotate
 
     Walks all configs that come with mmdet, builds every assigner that they name, wherever in the config, once as mmdet
     does and once with ``visdet_assigners.dropin``, and gives both the same scenes.  What must be equal: ``gt_inds``,
     ``labels``, ``max_overlaps`` at positives (everywhere for the IoU family), and what heads read besides.  Equal
     settings are compared once and counted for each config.  Prints a table; exits with 1 on the first difference, with
     a command that shows it.
+
+    With --package the configs of another package are walked, on scenes of its boxes: mmrotate's, rotated.
     """
     parser = _described_by(check_zoo)
-    parser.add_argument("--configs", type=Path, metavar="DIR", help="default: those within mmdet")
+    parser.add_argument("--package", default="mmdet", metavar="NAME",
+                        help="whose configs: mmdet, or another package, as mmrotate (default: mmdet)")  # fmt: skip
+    parser.add_argument("--configs", type=Path, metavar="DIR", help="default: those within the package")
     parser.add_argument("--only", nargs="+", default=[], metavar="CONFIG",
                         help="these alone, names or patterns: tood/tood_r50_fpn_1x_coco.py 'detr/*'")  # fmt: skip
     parser.add_argument("--every", type=int, default=1, metavar="N", help="every N-th config alone")

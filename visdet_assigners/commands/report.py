@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from tqdm import tqdm
 
+from visdet_assigners.adapting import fed_by
 from visdet_assigners.commands import parsers
 from visdet_assigners.commands.config import load_config
 from visdet_assigners.commands.errors import INTERRUPTED, UntilInterrupted, user_errors
@@ -30,8 +31,9 @@ from visdet_assigners.observe.detector import (
 )
 from visdet_assigners.observe.draw import draw_assignments
 from visdet_assigners.observe.panels import panels_of
+from visdet_assigners.observe.records import place_of
 from visdet_assigners.observe.report import Report
-from visdet_assigners.observe.tap import decoder_layers
+from visdet_assigners.observe.tap import decoder_layers, find_assigners, named_parts
 from visdet_assigners.observe.without_network import ask_without_network, without_network
 from visdet_assigners.training.classes import names_of
 from visdet_assigners.training.config_check import check_config
@@ -49,6 +51,8 @@ def make_report(cfg: Config, args: argparse.Namespace) -> tuple[Report, bool]:
     without = bool(alone)
     title = f"Assignments of {Path(args.config).stem}, {args.phase} set"
     report = Report(title, names_of(dataset), decoder_layers(model))
+    parts = dict(named_parts(model))
+    report.alternatives = {place_of(module, name): fed_by(parts[module]) for module, name, _ in find_assigners(model)}
     count = min(args.max_images or len(dataset), len(dataset))
     left_out: set[str] = set()
     objects = False

@@ -20,20 +20,34 @@ Curve = dict[int, float]
 
 
 def read_curve(folder: str, metric: str) -> Curve:
-    """Read the evaluations of the newest training in a work folder: value by training iteration."""
+    """Read the evaluations of the newest training in a work folder: value by training iteration.
+
+    A resumed training has several logs: of an older one those evaluations count that lie before the newer one's start.
+    """
     logs = sorted(Path(folder).glob("*/vis_data/scalars.json"))
     if not logs:
         raise UserError(f"{folder} holds no log of a training (TIMESTAMP/vis_data/scalars.json); give a --work-dir")
-    curve, iteration = {}, 0
-    for line in logs[-1].read_text().splitlines():
+    curve, start = read_log(logs[-1], metric)
+    for log in reversed(logs[:-1]):
+        older, first = read_log(log, metric)
+        curve = {iteration: value for iteration, value in older.items() if iteration < start} | curve
+        start = min(start, first)
+    if not curve:
+        raise UserError(f"{logs[-1]} has no {metric}; choose another --metric, or train with an evaluation")
+    return curve
+
+
+def read_log(log: Path, metric: str) -> tuple[Curve, float]:
+    """Read the evaluations of one log, and its first iteration, infinite where it has none."""
+    curve, iteration, first = {}, 0, float("inf")
+    for line in log.read_text().splitlines():
         values = json.loads(line)
         if metric in values:  # its own `step` is an epoch or an iteration, as the config has it
             curve[iteration] = values[metric]
         elif "loss" in values:
             iteration = values["step"]
-    if not curve:
-        raise UserError(f"{logs[-1]} has no {metric}; choose another --metric, or train with an evaluation")
-    return curve
+            first = min(first, iteration)
+    return curve, first
 
 
 def make_table(runs: Mapping[str, Sequence[Curve]], scale: float) -> str:

@@ -38,6 +38,14 @@ def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
     return torch.cat([(low + high) / 2, high - low], dim=-1)
 
 
+def cxcywh_to_xyxy(boxes: Tensor, size: tuple[float, float] = (1, 1)) -> Tensor:
+    """Centre and size to corners: (..., 4) cxcywh -> (..., 4) xyxy, times the height and width of an image."""
+    middle, half = boxes[..., :2], 0.5 * boxes[..., 2:]
+    x1, y1, x2, y2 = torch.cat([middle - half, middle + half], dim=-1).unbind(-1)
+    height, width = size
+    return torch.stack([x1 * width, y1 * height, x2 * width, y2 * height], dim=-1)
+
+
 def common_origin(boxes: Tensor) -> Tensor:
     """What to take off coordinates so that centres keep their digits where all boxes are far from 0, as in maps.
 
@@ -120,7 +128,11 @@ def center_distance(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     are nearest.
     """
     (x1, y1), (x2, y2) = box_center(boxes1), box_center(boxes2)
-    across, down = x1[..., None] - x2[..., None, :], y1[..., None] - y2[..., None, :]
+    return length(x1[..., None] - x2[..., None, :], y1[..., None] - y2[..., None, :])
+
+
+def length(across: Tensor, down: Tensor) -> Tensor:
+    """Euclidean length of differences, (...) each, which are overwritten."""
     return across.pow_(2).add_(down.pow_(2)).sqrt_()
 
 

@@ -4,7 +4,8 @@ Where shapes say (..., N, C), further dimensions in front are images, and each h
 the last bit.  Products of matrices round by their shapes: the costs of masks take one image.
 
 The costs of DETR (Carion et al., ECCV 2020, arXiv:2005.12872), Deformable DETR (Zhu et al., ICLR 2021,
-arXiv:2010.04159), MaskFormer (Cheng et al., NeurIPS 2021, arXiv:2107.06278) and SimOTA (Ge et al., arXiv:2107.08430).
+arXiv:2010.04159), MaskFormer (Cheng et al., NeurIPS 2021, arXiv:2107.06278), SimOTA (Ge et al., arXiv:2107.08430),
+Rank-DETR (Pu et al., NeurIPS 2023, arXiv:2310.08854) and Stable-DINO (Liu et al., ICCV 2023, arXiv:2304.04742).
 The order of operations is that of mmdet 3's match costs, so that sums of them tie and round alike.
 """
 
@@ -17,6 +18,9 @@ from torch import Tensor
 from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.boxes import box_overlaps, l1_distance, xyxy_to_cxcywh
 from visdet_assigners.functional.tensors import evenly
+
+SMALL = 1e-8
+"""In place of a largest value of 0 that others are divided by."""
 
 
 def of_labels(values: Tensor, labels: Tensor) -> Tensor:
@@ -131,6 +135,80 @@ def box_l1_cost(boxes: Tensor, gts: Tensor, image_size: tuple[int, int] | Tensor
 def overlap_cost(boxes: Tensor, gts: Tensor, mode: str = "giou") -> Tensor:
     """Negative overlap of (..., N, 4) and (..., M, 4) xyxy boxes -> (..., N, M); ``mode`` as in ``box_overlaps``."""
     return box_overlaps(boxes, gts, mode).neg_()
+
+
+def high_order_cost(logits: Tensor, labels: Tensor, boxes: Tensor, gts: Tensor, alpha: float = 4.0) -> Tensor:
+    """Negative product of the right class's probability and a power of the IoU (Rank-DETR's high-order matching cost).
+
+    A sum of costs lets a sure class make up for a box that is far off; a product doesn't.
+
+    Args:
+        logits: (..., N, C).
+        labels: (..., M) int64, 0 to C - 1.
+        boxes: (..., N, 4) xyxy, pixels.
+        gts: (..., M, 4) xyxy, pixels.
+        alpha: exponent of the IoU, at least 0.
+
+    Returns:
+        (..., N, M), from -1 to 0.
+
+    Example:
+        >>> box = torch.tensor([[0., 0., 10., 10.], [0., 0., 10., 5.]])
+        >>> high_order_cost(torch.zeros(2, 3), torch.tensor([1]), box, box[:1]).T
+        tensor([[-0.5000, -0.0312]])
+    """
+    # Powers and sigmoids round by their place in a tensor, see `focal_cost`, so each is taken `evenly`.
+    quality = evenly(lambda iou: iou.pow(alpha), box_overlaps(boxes, gts))
+    return evenly(torch.sigmoid, of_labels(logits, labels)).mul_(quality).neg_()
+
+
+def position_modulated_cost(
+    logits: Tensor,
+    labels: Tensor,
+    boxes: Tensor,
+    gts: Tensor,
+    beta: float = 0.5,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    eps: float = 1e-12,
+    is_object: Tensor | None = None,
+) -> Tensor:
+    """Focal cost of a probability that the place of the box lowers: p * g^beta (Stable-DINO).
+
+    g is (GIoU + 1) / 2, divided by its largest of the image, so that the best box keeps its probability.  Pairs that
+    are never matched, those of NaN and of inverted boxes, don't count for the largest.
+
+    Differs from the published code: there g is stored by class, so that of several objects of one class the last one's
+    counts for all; here each object has its own, and the largest is over all pairs.
+
+    Args:
+        logits: (..., N, C).
+        labels: (..., M) int64, 0 to C - 1.
+        boxes: (..., N, 4) xyxy, pixels.
+        gts: (..., M, 4) xyxy, pixels.
+        beta: exponent of g, at least 0.
+        alpha: weight of positive targets.
+        gamma: focusing exponent.
+        eps: inside the logarithms.
+        is_object: (..., M) bool, False on padding, which doesn't count for the largest; None where there is none.
+
+    Returns:
+        (..., N, M).
+    """
+    p = evenly(torch.sigmoid, of_labels(logits, labels))
+    place = box_overlaps(boxes, gts, "giou").add_(1).div_(2).clamp_(min=0)  # rounding may go below -1
+    matchable = (p >= 0) & (place >= 0) & (boxes[..., 2:] >= boxes[..., :2]).all(dim=-1)[..., None]  # not NaN, inverted
+    if is_object is not None:
+        matchable &= is_object[..., None, :]
+    largest = place.where(matchable, 0).flatten(-2).amax(dim=-1)[..., None, None]
+    place = place.div_(largest.clamp(min=SMALL)).clamp_(max=1)
+    p = p.mul_(evenly(lambda g: g.pow(beta), place))
+
+    def difference(p: Tensor) -> Tensor:
+        if_positive, if_negative = focal_terms(p, alpha, gamma, eps)
+        return if_positive - if_negative
+
+    return evenly(difference, p)
 
 
 def one_hot_cost(scores: Tensor, labels: Tensor) -> Tensor:

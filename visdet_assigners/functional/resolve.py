@@ -62,6 +62,30 @@ def last_claim(claims: Tensor) -> Tensor:
     return (claims * number).amax(dim=-1).long() - 1
 
 
+def union_of_matchings(gt_index: Tensor) -> Tensor:
+    """Union of several matchings of the same predictions: each keeps the object that it was matched with most often.
+
+    Peng et al., D-FINE, ICLR 2025, arXiv:2410.13842, and DEIM: the boxes of all decoder layers learn from the union of
+    the layers' pairs.  An object may so have several predictions.
+
+    Args:
+        gt_index: (L, ..., N) int64, what each of L matchings decided, -1 where a prediction is not matched.
+
+    Returns:
+        (..., N) int64, -1 where no matching has the prediction.  Of objects that it was matched with equally often, the
+        one of the latest matching; the published code leaves that to the order of a sort.
+
+    Example:
+        >>> union_of_matchings(torch.tensor([[0, 2, -1, 1], [1, 2, -1, -1], [0, 1, -1, -1]]))
+        tensor([ 0,  2, -1,  1])
+    """
+    number = len(gt_index)
+    times = torch.stack([(gt_index == own).sum(dim=0) for own in gt_index])  # (L, ..., N)
+    later = torch.arange(number, device=gt_index.device).view(-1, *[1] * (gt_index.ndim - 1))
+    rank = (times * number + later).masked_fill_(gt_index < 0, -1)
+    return gt_index.gather(0, rank.argmax(dim=0, keepdim=True))[0]
+
+
 def first_true(marks: Tensor) -> Tensor:
     """First row that is marked in each column: (..., M, N) bool -> (..., N) int64, the last row where none is."""
     number = torch.arange(marks.shape[-2], dtype=torch.int32, device=marks.device)[:, None]

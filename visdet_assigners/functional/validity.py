@@ -14,11 +14,11 @@ from torch import Tensor
 
 Kind = Literal[
     "boxes", "groups", "predicted", "points", "strided", "scores", "probabilities", "masks", "flags", "numbers",
-    "number_groups",
+    "number_groups", "shapes",
 ]  # fmt: skip
 """What a field holds: upright boxes; groups of them, (N, A, 4); predicted boxes, which may be inverted; points with
 their stride, or with one in x and one in y; scores; probabilities; masks, (N, ...); flags, (N,); any numbers, (N, D),
-or groups of them, (N, A, D), as boxes that another package judges."""
+or groups of them, (N, A, D), as boxes that another package judges; shapes, (N, D), boxes that their own class knows."""
 
 COLUMNS: dict[Kind, tuple[int, str]] = {
     "boxes": (4, "x1, y1, x2, y2"),
@@ -30,9 +30,12 @@ COLUMNS: dict[Kind, tuple[int, str]] = {
     "probabilities": (1, "a class each"),
     "numbers": (0, "a row each"),
     "number_groups": (0, "rows of each"),
+    "shapes": (0, "a row each"),
 }
 """The least number of columns, and what they hold; of boxes, what is behind them is left out."""
 GROUPS = ("groups", "number_groups")
+JUDGED: dict[Kind, Kind] = {"boxes": "numbers", "predicted": "numbers", "groups": "number_groups"}
+"""What boxes are to an assigner whose calculator says nothing of them."""
 UPRIGHT = ("boxes", "groups")
 POINTS = ("points", "strided")
 PLACES = (*UPRIGHT, "predicted", *POINTS)
@@ -150,6 +153,8 @@ def good_rows(fields: Sequence[Tensor], kinds: Sequence[Kind]) -> Tensor:
 def drop_rows(value: Tensor, kind: Kind, good: Tensor, to: float) -> Tensor:
     """Drop the other rows in place of their shape: boxes and points move to ``to``, other numbers become 0, flags stay.
 
+    Shapes become 0 but for their first two columns, which move to ``to``: they have no area, and their centre is there.
+
     Args:
         value: (N, ...), N at least 1.
         kind: of field.
@@ -158,6 +163,9 @@ def drop_rows(value: Tensor, kind: Kind, good: Tensor, to: float) -> Tensor:
     """
     if kind == "flags":
         return value
+    if kind == "shapes":
+        moved = torch.cat([torch.full_like(value[:, :2], to), torch.zeros_like(value[:, 2:])], dim=1)
+        return value.where(good[:, None], moved)
     if kind not in POINTS:
         return value.where(good.view(-1, *[1] * (value.ndim - 1)), to if kind in PLACES else 0.0)
     # A stride tells the level of a point: one that is no stride becomes the least that is one.

@@ -11,7 +11,7 @@ from typing import Any
 from mmdet.models.dense_heads import RetinaHead
 from torch import Tensor
 
-from visdet_assigners.codetr.assigning import adapt_assigner
+from visdet_assigners.adapting.adapter import adapt_assigner
 from visdet_assigners.registry import MODELS
 
 

@@ -65,7 +65,7 @@ class AssignedFCOSHead(FCOSHead):
         squares = squares_around(points, num_points_per_lvl, self.strides, self.square_scale)
         result = self.assigner.assign(
             pred_instances=InstanceData(priors=squares),
-            gt_instances=InstanceData(metainfo=gt_instances.metainfo, bboxes=gts, labels=gt_instances.labels),
+            gt_instances=gt_instances,
             num_level_priors=list(num_points_per_lvl),
         )
         own = gts[(result.gt_inds - 1).clamp(min=0)]  # (N, 4)

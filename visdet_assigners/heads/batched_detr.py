@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from mmdet.models.dense_heads import DeformableDETRHead, DETRHead, DINOHead
@@ -18,21 +18,48 @@ from torch import Tensor
 
 from visdet_assigners.assigners import HungarianAssigner
 from visdet_assigners.assignment import AssignResult
+from visdet_assigners.functional.resolve import union_of_matchings
+from visdet_assigners.options import one_of
 from visdet_assigners.registry import MODELS
+from visdet_assigners.set_losses import layer_losses, targets_of, truths_of
 
+BoxMatching = Literal["own", "union"]
 Layer = tuple[Tensor, Tensor, Sequence[Any]]
 """Logits (B, Q, C), boxes (B, Q, 4) cxcywh in parts of the image, and the ground truths of B images."""
 
 
 class Decided:
-    """Stands in for an assigner whose answers are known: gives them one after another."""
+    """Stands in for an assigner whose answers are known: gives them one after another.
 
-    def __init__(self, results: Sequence[AssignResult]) -> None:
-        self.results = iter(results)
+    Args:
+        results: of B images, layer by layer.
+        num_layers: how many of the layers in front are the decoder's, whose matchings are united.
+    """
+
+    def __init__(self, results: Sequence[AssignResult], num_layers: int) -> None:
+        self.all = list(results)
+        self.results = iter(self.all)
+        self.num_layers = num_layers
+        self.layers_asked = 0
 
     def assign(self, pred_instances: Any, gt_instances: Any, img_meta: Any) -> AssignResult:
         """The next answer."""
         return next(self.results)
+
+    def next_layer(self, num_images: int) -> tuple[Tensor, Tensor]:
+        """Ground truths of the next layer, (B, Q), -1 for none: by its own pairs, and by the decoder's union."""
+
+        def pairs_of(layer: int) -> Tensor:
+            own = self.all[layer * num_images : (layer + 1) * num_images]
+            return torch.stack([result.gt_inds for result in own]) - 1
+
+        own = pairs_of(self.layers_asked)
+        self.layers_asked += 1
+        if self.layers_asked > self.num_layers:
+            return own, own
+        if self.layers_asked == 1:
+            self.union = union_of_matchings(torch.stack([pairs_of(layer) for layer in range(self.num_layers)]))
+        return own, self.union
 
 
 class BatchedMatchingMixin:
@@ -40,19 +67,28 @@ class BatchedMatchingMixin:
 
     Goes before mmdet's head among the bases.  Losses, weights and predictions are those of that head.
 
+    With ``box_matching='union'`` the boxes of every decoder layer learn from the union of all layers' pairs, in which a
+    query keeps its most frequent object (D-FINE, arXiv:2410.13842; see ``union_of_matchings``); classes keep the pairs
+    of their own layer.  The encoder's proposals, which are other queries, keep theirs, and so do denoising queries.
+    Box losses are then divided by the number of the union's pairs.  It waits for the device less often than 'own', not
+    more.
+
     Args:
         *args: as in the head.
+        box_matching: whose pairs the boxes of a layer learn from: 'own', as in mmdet, or 'union'.
         **kwargs: as in the head; ``train_cfg.assigner`` must be a ``HungarianAssigner`` of this package.
 
     Raises:
-        ValueError: another assigner.
+        ValueError: another assigner, or another ``box_matching``.
     """
 
     assigner: Any
     train_cfg: Any
+    box_matching: BoxMatching = "own"
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, box_matching: BoxMatching = "own", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.box_matching = one_of(type(self).__name__, "box_matching", box_matching, BoxMatching)
         if self.train_cfg and not isinstance(self.assigner, HungarianAssigner):
             raise ValueError(
                 f"{type(self).__name__}: the assigner is {type(self.assigner).__name__}; matching at once needs "
@@ -65,11 +101,26 @@ class BatchedMatchingMixin:
         outputs = inspect.signature(original).bind(*args, **kwargs).arguments
         assigner = self.assigner
         results = match_layers(assigner, list(self.layers_of(outputs)), outputs["batch_img_metas"])
-        self.assigner = Decided(results)
+        self.assigner = Decided(results, len(outputs["all_layers_cls_scores"]))
         try:
             return original(*args, **kwargs)
         finally:
             self.assigner = assigner
+
+    def loss_by_feat_single(
+        self,
+        cls_scores: Tensor,
+        bbox_preds: Tensor,
+        batch_gt_instances: Sequence[Any],
+        batch_img_metas: Sequence[Mapping[str, Any]],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Class, L1 and IoU loss of one layer, (B, Q, C) logits and (B, Q, 4) boxes."""
+        if self.box_matching == "own":
+            original = super().loss_by_feat_single  # type: ignore[misc]
+            return original(cls_scores, bbox_preds, batch_gt_instances, batch_img_metas)
+        pairs = self.assigner.next_layer(len(batch_gt_instances))
+        targets = targets_of(self, truths_of(batch_gt_instances, batch_img_metas), *pairs)
+        return layer_losses(self, cls_scores.flatten(0, 1), bbox_preds.flatten(0, 1), targets)
 
     def layers_of(self, outputs: Mapping[str, Any]) -> Iterator[Layer]:
         """Yield what will be matched, in the order in which the head does it."""

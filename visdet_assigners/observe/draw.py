@@ -13,12 +13,13 @@ import math
 import textwrap
 from collections.abc import Sequence
 from os import PathLike
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Polygon, Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from PIL import Image
@@ -64,7 +65,8 @@ def draw_assignments(
     Dots are positives in the colour of their object, larger where several anchors of one location are positive; grey
     crosses are ignored priors, the finest dots all the others.  Boxes are dashed in panels where the object has no
     positive.  Positive proposals are drawn themselves, in thin lines.  For queries, a line goes from the centre of the
-    predicted box to the centre of its object; a ``MaskRecord`` shows masks' outlines in place of boxes.
+    predicted box to the centre of its object; a ``MaskRecord`` shows masks' outlines in place of boxes.  Rotated boxes
+    are drawn as they are, and their size in the table is their own.
 
     Args:
         image: (H, W, 3) RGB, the image that the boxes refer to.
@@ -146,9 +148,9 @@ def object_table(
         names = ["object"] * record.num_objects if labels is None else [f"class {label}" for label in labels.tolist()]
     is_query = panels[0].are_queries
     rows = [["#", "class", "size", *(panel.label for panel in panels), "changes" if is_query else "all"]]
-    boxes = _boxes(record)
+    sizes = record.gt_sizes.float().cpu()
     for number, name in enumerate(names):
-        width, height = boxes[number, 2:] - boxes[number, :2] if len(boxes) else (math.nan, math.nan)
+        width, height = sizes[number].tolist() if len(sizes) else (math.nan, math.nan)
         mine = [np.flatnonzero(panel.gt_index == number).tolist() for panel in panels]
         cells = [_cell(index, is_query) for index in mine]
         summary = sum(now != last for last, now in itertools.pairwise(mine)) if is_query else sum(map(len, mine))
@@ -219,16 +221,17 @@ def _draw_panel(
     axes.imshow(_faded(image), extent=(0, width, height, 0), interpolation="antialiased")
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
     if record.ignored_boxes is not None:
-        for x1, y1, x2, y2 in record.ignored_boxes.float().cpu().tolist():
-            axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, hatch="//", edgecolor=_GREY, linewidth=1))
+        for outline in _outlines(record, "ignored_boxes"):
+            axes.add_patch(_shape(outline, _GREY, "-", 1.0, hatch="//"))
     present = set(panel.gt_index.tolist())
     gt_masks = record.gt_masks if isinstance(record, MaskRecord) else None
-    for number, (x1, y1, x2, y2) in enumerate(_boxes(record).tolist()):
+    outlines = _outlines(record, "gt_boxes")
+    for number, (x1, y1, *_) in enumerate(_boxes(record).tolist()):
         style, line = ("-", 2.0) if number in present else ("--", 1.0)
         if gt_masks is not None:
             _draw_outline(axes, gt_masks[number].cpu().numpy(), (height, width), colors[number], style, line)
         else:
-            axes.add_patch(_rectangle((x1, y1, x2, y2), colors[number], style, line))
+            axes.add_patch(_shape(outlines[number], colors[number], style, line))
         inside = y1 * scale < _FONT  # no room above the box
         top = max(y1, 0) + 2 / scale if inside else y1
         label = axes.text(max(x1, 0) + 2 / scale, top, str(number), color=colors[number], fontsize=_FONT - 1)
@@ -250,7 +253,7 @@ def _draw_priors(axes: Axes, panel: Panel, colors: Sequence[tuple[float, float, 
     axes.scatter(ignored[:, 0], ignored[:, 1], s=(0.8 * size) ** 2, marker="x", color=_GREY, linewidths=1, zorder=3)
     if panel.boxes is not None:
         for prior in np.flatnonzero(panel.gt_index >= 0):
-            axes.add_patch(_rectangle(panel.boxes[prior], colors[panel.gt_index[prior]], "-", 0.6))
+            axes.add_patch(_shape(panel.boxes[prior], colors[panel.gt_index[prior]], "-", 0.6))
     centers, objects, counts = positive_dots(panel)
     if not len(centers):
         return
@@ -290,7 +293,7 @@ def _draw_queries(
         if panel.masks is not None:
             _draw_outline(axes, panel.masks[query], image_size, color, ":", 1.6)
         elif panel.boxes is not None:
-            axes.add_patch(_rectangle(panel.boxes[query], color, ":", 1.0))
+            axes.add_patch(_shape(panel.boxes[query], color, ":", 1.0))
         x, y = panel.centers[query]
         axes.scatter(x, y, s=64, color=[color], edgecolors="white", linewidths=0.7, zorder=5)
         if len(gt_boxes):
@@ -301,10 +304,19 @@ def _draw_queries(
             )
 
 
-def _rectangle(box: Sequence[float] | Array, color: tuple[float, float, float], style: str, width: float) -> Rectangle:
-    """Outline of an xyxy box."""
+def _outlines(record: AssignmentRecord, name: str) -> Array:
+    """The boxes of a field as they are drawn: (N, 4) xyxy, or (N, 4, 2) corners where they aren't upright."""
+    boxes = record.corners.get(name, getattr(record, name))
+    return np.zeros((0, 4)) if boxes is None else boxes.float().cpu().numpy()
+
+
+def _shape(box: Array, color: tuple[float, float, float], style: str, width: float, hatch: str | None = None) -> Patch:
+    """Outline of a box, (4,) xyxy or (4, 2) corners."""
+    looks: Any = dict(fill=False, edgecolor=color, linestyle=style, linewidth=width, hatch=hatch)
+    if box.ndim == 2:
+        return Polygon(box, closed=True, **looks)
     x1, y1, x2, y2 = box
-    return Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, linestyle=style, linewidth=width)
+    return Rectangle((x1, y1), x2 - x1, y2 - y1, **looks)
 
 
 def _draw_outline(

@@ -25,7 +25,7 @@ class Panel:
         centers: (P, 2) pixels, prior centres, or centres of the boxes or masks that queries predict; NaN without one.
         gt_index: (P,) as in the record; a prior that stands for several objects comes several times.
         stride: distance of neighbouring priors in pixels, where they are on a grid.
-        boxes: (P, 4) xyxy, of proposals and queries alone.
+        boxes: (P, 4) xyxy, of proposals and queries alone; (P, 4, 2) corners where they aren't upright.
         are_queries: whether the boxes are predicted ones that are matched one to one.
         masks: (P, h, w) bool, what the queries predict, of the image in any resolution; instead of their boxes.
     """
@@ -62,7 +62,8 @@ def panels_of(record: AssignmentRecord) -> list[Panel]:
             middle = center_of_mass(record.pred_masks).cpu().numpy() + 0.5
             centers = middle * (width / columns, height / rows)
             centers[~masks.any(axis=(1, 2))] = np.nan  # an empty mask has no place
-        return [Panel(title, name, centers, gt_index.numpy(), boxes=query_boxes, are_queries=True, masks=masks)]
+        shapes = record.corners["pred_boxes"].cpu().numpy() if "pred_boxes" in record.corners else query_boxes
+        return [Panel(title, name, centers, gt_index.numpy(), boxes=shapes, are_queries=True, masks=masks)]
 
     priors = record.priors.float().cpu()
     level_sizes = record.level_sizes
@@ -75,6 +76,8 @@ def panels_of(record: AssignmentRecord) -> list[Panel]:
             priors = priors.repeat_interleave(gt_index.shape[1], dim=0)
         centers, _ = centers_and_sizes(priors)
         boxes = None if are_points(priors) else priors[:, :4].numpy()
+        if "priors" in record.corners:
+            boxes = record.corners["priors"].cpu().numpy()
         return [Panel(title, "proposals", centers.numpy(), gt_index.flatten().numpy(), boxes=boxes)]
     panels = []
     all_centers, _ = centers_and_sizes(priors)

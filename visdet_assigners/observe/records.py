@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from visdet_assigners.assignment import IGNORED, NEGATIVE
+from visdet_assigners.observe.outlines import around, corners_of, sides
 
 # Fields of `pred_instances` that follow from the image size and the ground truths alone.
 _FIXED_FIELDS = {"priors", "approxs", "valid_flags", "responsible_flags"}
@@ -84,6 +85,8 @@ class AssignmentRecord:
         repeat: how often the assigner was asked for this image before, in this training step: the decoder layer, and
             after those, in DINO, the encoder.
         image: which image it was, None where no data sample told.
+        corners: (..., 4, 2) of ``gt_boxes``, ``ignored_boxes``, ``priors`` and ``pred_boxes`` that aren't upright, as
+            rotated ones, by these names; the fields themselves then hold the upright boxes around them.
     """
 
     module: str
@@ -101,11 +104,19 @@ class AssignmentRecord:
     reads_predictions: bool = False
     repeat: int = 0
     image: ImageInfo | None = None
+    corners: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def where(self) -> str:
         """Module and attribute in one name, such as ``rpn_head.assigner``."""
         return place_of(self.module, self.attribute)
+
+    @property
+    def gt_sizes(self) -> Tensor:
+        """Width and height of each ground truth, of a rotated one its own: (M, 2); none where boxes aren't known."""
+        if "gt_boxes" in self.corners:
+            return sides(self.corners["gt_boxes"])
+        return torch.zeros(0, 2) if self.gt_boxes is None else self.gt_boxes[:, 2:4] - self.gt_boxes[:, :2]
 
     @property
     def num_objects(self) -> int:
@@ -140,9 +151,17 @@ def as_record(call: AssignmentCall) -> AssignmentRecord:
     predicted = arguments.get("pred_instances")
     truths = arguments.get("gt_instances")
     given = set(_names(predicted)) if predicted is not None else {"decode_bboxes"}
-    gt_boxes = _copy(_field(truths, "bboxes", arguments.get("gt_bboxes")))
-    ignored_boxes = _copy(_field(arguments.get("gt_instances_ignore"), "bboxes"))
-    priors = _copy(_field(predicted, "priors"))
+    given_boxes = {
+        "gt_boxes": _field(truths, "bboxes", arguments.get("gt_bboxes")),
+        "ignored_boxes": _field(arguments.get("gt_instances_ignore"), "bboxes"),
+        "priors": _field(predicted, "priors"),
+        "pred_boxes": _field(predicted, "bboxes", arguments.get("decode_bboxes")),
+    }
+    columns = getattr(given_boxes["gt_boxes"], "shape", (0,))[-1]
+    found = {name: corners_of(boxes, None if name == "gt_boxes" else columns) for name, boxes in given_boxes.items()}
+    corners = {name: own for name, own in found.items() if own is not None}
+    boxes_of = {name: around(corners[name]) if name in corners else _copy(own) for name, own in given_boxes.items()}
+    gt_boxes, ignored_boxes, priors, pred_boxes = boxes_of.values()
     gt_inds = result.gt_inds.detach()
     if gt_inds.ndim == 1:
         gt_index = torch.where(gt_inds > 0, gt_inds - 1, torch.where(gt_inds < 0, IGNORED, NEGATIVE)).long()
@@ -165,12 +184,13 @@ def as_record(call: AssignmentCall) -> AssignmentRecord:
         gt_labels=_copy(_field(truths, "labels", arguments.get("gt_labels"))),
         ignored_boxes=ignored_boxes,
         priors=priors,
-        pred_boxes=_copy(_field(predicted, "bboxes", arguments.get("decode_bboxes"))),
+        pred_boxes=pred_boxes,
         quality=_copy(quality) if quality is not None and quality.shape == gt_index.shape else None,
         level_sizes=None if level_sizes is None else tuple(int(size) for size in level_sizes),
         reads_predictions=not given <= _FIXED_FIELDS,
         repeat=call.repeat,
         image=call.image,
+        corners=corners,
     )
 
 

@@ -8,7 +8,7 @@ Path("report.html").write_text(report.html())
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -91,6 +91,9 @@ class Report:
         title: of the page.
         names: of the classes, by label.
         decoder_layers: of the detector, see ``AssignerStatistics``.
+
+    ``alternatives`` are the assigners that the head of each assigner can feed, by ``where``; the verdict advises no
+    other.  Where a head isn't known, it may.
     """
 
     def __init__(self, title: str, names: Sequence[str] = (), decoder_layers: int | None = None) -> None:
@@ -100,6 +103,7 @@ class Report:
         self.paths: dict[int, str] = {}
         self.notes: list[str] = []
         self.random_weights = False
+        self.alternatives: Mapping[str, Collection[str]] = {}
         self.assigners: dict[str, AssignerStatistics] = {}
         self.pictures: dict[tuple[str, int], str] = {}
 
@@ -153,7 +157,8 @@ class Report:
         assigners = {}
         for where, statistics in self.assigners.items():
             summary = {**statistics.summary(self.names), "random_weights": self.random_weights}
-            verdict = [vars(finding) for finding in findings(summary, statistics.assigner)]
+            known = {**summary, "alternatives": self.alternatives.get(where)}
+            verdict = [vars(finding) for finding in findings(known, statistics.assigner)]
             assigners[where] = {"verdict": verdict, **summary, "objects_without": self.without_positives(where)}
         return {"title": self.title, "images": len(self.paths), "notes": self.notes, "assigners": assigners}
 

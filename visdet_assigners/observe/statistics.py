@@ -20,6 +20,7 @@ from torch import Tensor
 
 from visdet_assigners.assignment import IGNORED
 from visdet_assigners.functional.boxes import box_iou
+from visdet_assigners.observe.outlines import are_inside
 from visdet_assigners.observe.priors import are_points, centers_and_sizes, grid_stride, infer_level_sizes
 from visdet_assigners.observe.records import AssignmentRecord
 
@@ -39,7 +40,8 @@ class ObjectTable:
         image: (K,) number of the image, as the caller counts them.
         number: (K,) of the object within its image.
         label: (K,) class, as the assigner saw it; -1 where it saw none.
-        box: (K, 4) xyxy, pixels of the image that the model got; NaN where objects have no boxes.
+        box: (K, 4) xyxy, pixels of the image that the model got, of a rotated object as it would be without its angle;
+            NaN where objects have no boxes.
         positives: (K,) how many priors or queries the object got.
         quality: (K,) mean quality of its positives; NaN where it has none.
         levels: (K, 16) positives in each level; all 0 where priors stand on no grid.
@@ -114,7 +116,10 @@ def count_contested(record: AssignmentRecord) -> int:
     places = record.priors if record.priors is not None else record.pred_boxes
     if places is None or record.gt_boxes is None or not len(record.gt_boxes):
         return 0
-    x, y = centers_and_sizes(places[(record.gt_index >= 0).reshape(len(places), -1).any(dim=1)])[0].unbind(1)
+    centers = centers_and_sizes(places[(record.gt_index >= 0).reshape(len(places), -1).any(dim=1)])[0]
+    if "gt_boxes" in record.corners:
+        return int((are_inside(centers, record.corners["gt_boxes"]).sum(dim=1) > 1).sum())
+    x, y = centers.unbind(1)
     x1, y1, x2, y2 = record.gt_boxes.unbind(1)
     inside = (x[:, None] > x1) & (x[:, None] < x2) & (y[:, None] > y1) & (y[:, None] < y2)  # (P, M)
     return int((inside.sum(dim=1) > 1).sum())
@@ -124,12 +129,12 @@ def match_quality(record: AssignmentRecord) -> Tensor | None:
     """(N,) or (N, I) quality as recorded, or the IoU of the matched pairs where the assigner gives none.
 
     IoU is that of the predicted box, or of the prior where nothing is predicted; 0 where nothing is matched.  None
-    where there is neither, as for points.
+    where there is neither, as for points, and for boxes that aren't upright.
     """
     if record.quality is not None:
         return record.quality.float()
     boxes = record.pred_boxes if record.pred_boxes is not None else record.priors
-    if boxes is None or record.gt_boxes is None or boxes.shape[-1] < 4 or are_points(boxes):
+    if boxes is None or record.gt_boxes is None or record.corners or boxes.shape[-1] < 4 or are_points(boxes):
         return None
     quality = boxes.new_zeros(len(boxes))
     matched = record.gt_index >= 0
@@ -294,6 +299,9 @@ def _rows(record: AssignmentRecord, image: int) -> tuple[NDArray[Any], ...]:
     boxes = np.full((count, 4), np.nan)
     if record.gt_boxes is not None:
         boxes = record.gt_boxes[:, :4].double().cpu().numpy()
+        if "gt_boxes" in record.corners:
+            center, half = (boxes[:, :2] + boxes[:, 2:]) / 2, record.gt_sizes.double().cpu().numpy() / 2
+            boxes = np.concatenate([center - half, center + half], axis=1)
     labels = np.full(count, -1) if record.gt_labels is None else record.gt_labels.cpu().numpy()
 
     matched = record.gt_index >= 0

@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from visdet_assigners.assigners.base import levels_by_name
 from visdet_assigners.observe.records import AssignmentCall, AssignmentRecord, ImageInfo, as_record, place_of
 
 # Name under which data samples and their ground truths carry their image through a head; copies carry it, too.
@@ -214,8 +213,7 @@ class _Watched:
         """Return the layer that hands on each image of a method's outcome."""
         signature = inspect.signature(method)
         keywords = [name for name, value in signature.parameters.items() if value.kind is value.VAR_KEYWORD]
-        levels = signature.parameters.get("num_level_priors")
-        levels_by_keyword = levels is not None and levels.kind is levels.KEYWORD_ONLY
+        in_common_form = getattr(method, "in_common_form", None)  # of ours, see `assigners.forms`
 
         def layer(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             if self.busy:  # a method for a batch that calls the one for an image
@@ -226,8 +224,8 @@ class _Watched:
             finally:
                 self.busy = False
             # Heads pass the same argument by position or by name; only the signature tells which is which.
-            if levels_by_keyword:
-                args, kwargs = levels_by_name(args, kwargs)
+            if in_common_form is not None:
+                args, kwargs = in_common_form(self.assigner, args, kwargs)
             arguments = signature.bind(*args, **kwargs).arguments
             for name in keywords:
                 arguments.update(arguments.pop(name, {}))
@@ -285,10 +283,8 @@ def _singular(name: str) -> str:
 
 def _padded_images(arguments: Mapping[str, Any], result: Any) -> list[tuple[Mapping[str, Any], Any]]:
     """Split a batch of static shapes, an ``AscendAssignResult``; boxes without area at the end are padding."""
-    priors = arguments.get("pred_instances", arguments.get("batch_bboxes"))
-    gt_boxes = arguments.get("gt_instances", arguments.get("batch_gt_bboxes"))
-    regions = arguments.get("gt_instances_ignore", arguments.get("batch_gt_bboxes_ignore"))
-    labels = arguments.get("batch_gt_labels")
+    priors, gt_boxes = arguments["pred_instances"], arguments["gt_instances"]
+    regions, labels = arguments.get("gt_instances_ignore"), arguments.get("batch_gt_labels")
     matched = result.batch_anchor_gt_indes + 1
     gt_inds = torch.where(result.batch_pos_mask > 0, matched, torch.where(result.batch_neg_mask > 0, 0, -1))
     images: list[tuple[Mapping[str, Any], Any]] = []

@@ -42,8 +42,8 @@ def findings(summary: Mapping[str, Any], assigner: str) -> list[Finding]:
     """Tell what stands out in the numbers of one assigner, what harms most first.
 
     Args:
-        summary: of ``statistics.summarize``, perhaps with ``layer_changes``, ``reads_predictions`` and
-            ``random_weights``.
+        summary: of ``statistics.summarize``, perhaps with ``layer_changes``, ``reads_predictions``,
+            ``random_weights``, and ``alternatives``, the assigners that its head can feed: no other is advised.
         assigner: class name.
 
     Returns:
@@ -54,6 +54,8 @@ def findings(summary: Mapping[str, Any], assigner: str) -> list[Finding]:
     if not summary["objects"]:
         return [Finding("there are no objects", "check the annotation file and the filters of the data set")]
     advice = getattr(REGISTERED.get(assigner), "knobs", "")
+    if assigner == "MaxIoUAssigner" and _possible(summary, "ATSSAssigner"):
+        advice += "; ATSSAssigner sets a threshold for each object"
     if assigner == "MaxIoUAssigner" and summary.get("reads_predictions"):
         advice = "lower pos_iou_thr; or more proposals (nms_pre and max_per_img of the proposal network)"
     found = [*_without(summary, advice), *_classes(summary)]
@@ -91,7 +93,8 @@ def _uneven(summary: Mapping[str, Any], assigner: str) -> Iterator[Finding]:
         return
     (fewest, poor), (most, rich) = min(rows), max(rows)
     if most >= _UNEVEN * max(fewest, 1):
-        advice = "ATSSAssigner gives objects of all sizes about the same number"
+        possible = _possible(summary, "ATSSAssigner")
+        advice = "ATSSAssigner gives objects of all sizes about the same number" if possible else ""
         if assigner == "ATSSAssigner":
             advice = "levels too few for the sizes: add a finer level" if poor == "small" else ""
         yield Finding(f"{rich} objects get {most:g} positives in the median, {poor} ones {fewest:g}", advice)
@@ -130,10 +133,25 @@ def _priors(summary: Mapping[str, Any]) -> Iterator[Finding]:
     if priors["contested"] > _CONTESTED * max(priors["positive"], 1):
         yield Finding(
             f"{_percent(priors['contested'] / priors['positive'])} of the positives lie inside several objects",
-            "a crowd: assigners that look at predictions (SimOTAAssigner, TaskAlignedAssigner) or several objects for "
-            "each proposal (MultiInstanceAssigner) tell neighbours apart better",
+            f"a crowd: {_for_crowds(summary)}",
             wrong=False,
         )
+
+
+def _for_crowds(summary: Mapping[str, Any]) -> str:
+    """What tells neighbours apart better, of what the head can feed."""
+    names = [name for name in ("SimOTAAssigner", "TaskAlignedAssigner") if _possible(summary, name)]
+    if names:
+        return f"assigners that look at predictions ({', '.join(names)}) tell neighbours apart better"
+    return (
+        "CrowdDet's head, with several objects for each proposal, or one of DETR's line tells neighbours apart better"
+    )
+
+
+def _possible(summary: Mapping[str, Any], name: str) -> bool:
+    """Whether the head can feed an assigner of that name; unknown heads can."""
+    alternatives = summary.get("alternatives")
+    return alternatives is None or name in alternatives
 
 
 def _levels(summary: Mapping[str, Any]) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ strides = [8, 16, 32, 64]
 proposals = dict(nms_pre=500, max_per_img=200)
 
 atss_branch = dict(head=dict(feat_channels=64, anchor_generator=dict(strides=strides)))
+retina_branch = dict(head=dict(feat_channels=64, anchor_generator=dict(strides=strides)))
 rcnn_branch = dict(
     proposal_cfg=proposals,
     rpn=dict(

@@ -21,6 +21,28 @@ atss_branch = dict(
     ),
 )
 
+retina_branch = dict(
+    type="visdet_assigners.AuxDenseBranch",
+    head=dict(
+        type="RetinaHead",
+        stacked_convs=1,
+        feat_channels=256,
+        anchor_generator=dict(
+            type="AnchorGenerator", octave_base_scale=4, scales_per_octave=3, ratios=[0.5, 1.0, 2.0], strides=strides
+        ),
+        bbox_coder=dict(type="DeltaXYWHBBoxCoder", target_means=[0.0, 0.0, 0.0, 0.0], target_stds=[0.1, 0.1, 0.2, 0.2]),
+        reg_decoded_bbox=True,
+        loss_cls=dict(type="FocalLoss", use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
+        loss_bbox=dict(type="GIoULoss", loss_weight=2.0),
+        train_cfg=dict(
+            assigner=dict(type="visdet_assigners.MaxIoUAssigner", pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0.0),
+            allowed_border=-1,
+            pos_weight=-1,
+            debug=False,
+        ),
+    ),
+)
+
 rcnn_branch = dict(
     type="visdet_assigners.AuxRoIBranch",
     proposal_cfg=dict(nms_pre=4000, max_per_img=1000, nms=dict(type="nms", iou_threshold=0.7), min_bbox_size=0),

@@ -1,0 +1,2 @@
+def print_log(text, logger=None, level=None):
+    print(text)

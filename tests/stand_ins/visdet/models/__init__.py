@@ -1,0 +1,1 @@
+from visdet.models import heads, task_modules  # noqa: F401

@@ -1,0 +1,1 @@
+from visdet.models.task_modules import assigners, samplers  # noqa: F401

@@ -1,0 +1,1 @@
+from visdet.engine.registry import TASK_UTILS  # noqa: F401
