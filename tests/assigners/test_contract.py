@@ -315,7 +315,7 @@ MORE = {
     "HungarianAssigner": 85,  # three costs, a distance by subtraction, and inverted boxes are never matched
     "TopkHungarianAssigner": 103,  # and the alignment behind them
     "GridAssigner": 108,  # overlaps three times: of all priors, and twice of the responsible ones
-    "UniformAssigner": 148,  # overlaps three times: of predictions, of anchors, and of those that are near; far origins
+    "UniformAssigner": 150,  # overlaps three times: of predictions, of anchors, and of those that are near; far origins
     "RegionAssigner": 211,  # five levels one after another
     "CenterRegionAssigner": 120,  # two shares in regions, ignore regions, and shadows of two kinds
 }
