@@ -9,7 +9,7 @@ from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.structures import InstanceData
 
 import visdet_assigners as va
-from observe.test_draw import Rendered, is_color
+from pixels import Rendered, is_color
 from rotated import RowOverlaps, TurnedBoxes, rows_of
 from visdet_assigners.observe.draw import draw_assignments, object_colors, object_table
 from visdet_assigners.observe.outlines import are_inside, around, corners_of, rotated_corners, sides
