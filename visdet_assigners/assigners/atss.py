@@ -13,15 +13,13 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from visdet_assigners.assigners.base import Common
 from visdet_assigners.assigners.checking import checked
-from visdet_assigners.assigners.dense import FINER, DenseAssigner
+from visdet_assigners.assigners.dense import FINER, Coverage, DenseAssigner
 from visdet_assigners.assignment import (
     IGNORED,
     Assignment,
     AssignResult,
     all_negative,
-    to_assign_result,
     to_assign_results,
 )
 from visdet_assigners.functional.blocks import split
@@ -220,7 +218,7 @@ class ATSSAssigner(DenseAssigner):
         topk_per_location: ``topk`` counts locations with all their anchors, as the paper's code does, not anchors, as
             mmdet does; the same where each location has one anchor.
         num_anchors_per_location: anchors of each location, all with the same centre; for ``topk_per_location``.
-        **common: see ``BaseAssigner``.
+        **common: see ``DenseAssigner``.
 
     Example:
         >>> from types import SimpleNamespace as Instances
@@ -233,6 +231,7 @@ class ATSSAssigner(DenseAssigner):
     knobs: ClassVar[str] = f"{FINER}; topk is no help"
     levels: ClassVar[Literal["needed", "optional", "unused"]] = "needed"
     handles_regions: ClassVar[bool] = True
+    covers_inside: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -243,7 +242,7 @@ class ATSSAssigner(DenseAssigner):
         *,
         topk_per_location: bool = False,
         num_anchors_per_location: int = 1,
-        **common: Unpack[Common],
+        **common: Unpack[Coverage],
     ) -> None:
         super().__init__(ignore_iof_thr=ignore_iof_thr, **common)
         self.topk = self.count_of("topk", topk)
@@ -298,9 +297,12 @@ class ATSSAssigner(DenseAssigner):
             None if len(images) == 1 else [len(own) for own in labels],
         )
         if len(images) == 1:
-            return [to_assign_result(Assignment(gt_index, quality), labels[0])]
+            return [self.result(Assignment(gt_index, quality), images[0])]
         shape = (len(images), len(priors) // len(images))
-        return to_assign_results(gt_index.view(shape), quality.view(shape), labels)
+        gt_index, quality = gt_index.view(shape), quality.view(shape)
+        if self.min_positives:
+            return [self.result(Assignment(*own), image) for image, *own in zip(images, gt_index, quality)]
+        return to_assign_results(gt_index, quality, labels)
 
     def _quality_of(
         self, priors: Tensor, gts: Tensor, labels: Sequence[Tensor], predicted: Sequence[Tensor]

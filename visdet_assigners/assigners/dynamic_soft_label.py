@@ -20,6 +20,7 @@ from visdet_assigners.functional.boxes import border_distance, box_center
 from visdet_assigners.functional.costs import soft_label_cost, soft_label_terms
 from visdet_assigners.functional.masks import center_of_mass
 from visdet_assigners.functional.overlaps import IOU, Measure
+from visdet_assigners.functional.resolve import Conflict
 from visdet_assigners.functional.tensors import evenly
 from visdet_assigners.functional.validity import Kind
 from visdet_assigners.inputs import Inputs
@@ -44,6 +45,7 @@ def dynamic_soft_label(
     iou_weight: float = 3.0,
     centers: Tensor | None = None,
     measure: Measure = IOU,
+    conflict: Conflict = "all",
 ) -> Assignment:
     """Match points to the ground truths of one image by the cost of their predictions.
 
@@ -62,6 +64,8 @@ def dynamic_soft_label(
         iou_weight: weight of the IoU cost.
         centers: (M, 2) x and y of the ground truths where they are not the middles of the boxes.
         measure: what takes the place of the IoU of ground truths and predicted boxes.
+        conflict: a point that several take goes to the one that it is cheapest for of "all" ground truths, or of those
+            that have "selected" it.
 
     Returns:
         Assignment with ``quality`` = IoU of the predicted with the matched box, 0 elsewhere.
@@ -93,7 +97,8 @@ def dynamic_soft_label(
 
         return lambda block: measure.overlaps(gts[block], own_boxes), cost_of
 
-    return match_candidates(any_ground_truth(inside, gts, len(points)), gts, costs, topk, measure.blockwise)
+    candidates = any_ground_truth(inside, gts, len(points))
+    return match_candidates(candidates, gts, costs, topk, measure.blockwise, conflict)
 
 
 @register
@@ -109,6 +114,8 @@ class DynamicSoftLabelAssigner(DenseAssigner):
         topk: IoUs whose sum is the number of positives of a ground truth.
         iou_weight: weight of the IoU cost.
         iou_calculator: configuration or object; plain IoU if None.
+        conflict: a point that several take goes to the cheapest of "all" objects, as in mmdet, or of those that have
+            "selected" it: under "all" a small object may lose its only points to one that had not taken them.
         **common: see ``DenseAssigner``.
     """
 
@@ -121,9 +128,12 @@ class DynamicSoftLabelAssigner(DenseAssigner):
         topk: int = 13,
         iou_weight: float = 3.0,
         iou_calculator: Any = None,
+        *,
+        conflict: Conflict = "all",
         **common: Unpack[DenseCommon],
     ) -> None:
         super().__init__(**common)
+        self.conflict = self.option_of("conflict", conflict, Conflict)
         self.soft_center_radius = self.number_of("soft_center_radius", soft_center_radius)
         self.topk = self.count_of("topk", topk)
         self.iou_weight = self.number_of("iou_weight", iou_weight)
@@ -147,4 +157,5 @@ class DynamicSoftLabelAssigner(DenseAssigner):
             self.iou_weight,
             None if masks is None else center_of_mass(masks),
             self.measure,
+            self.conflict,
         )

@@ -116,6 +116,7 @@ class ScaleRangeAssigner(DenseAssigner):
     """
 
     levels: ClassVar[Literal["needed", "optional", "unused"]] = "needed"
+    covers_inside: ClassVar[bool] = True
 
     def __init__(
         self,

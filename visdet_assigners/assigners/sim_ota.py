@@ -6,7 +6,7 @@ Ge et al., YOLOX, arXiv:2107.08430, section 2.2; after OTA, CVPR 2021, arXiv:210
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.boxes import border_distance, box_area, box_center
 from visdet_assigners.functional.costs import one_hot_costs
 from visdet_assigners.functional.overlaps import IOU, Measure
-from visdet_assigners.functional.resolve import match_dynamic_k
+from visdet_assigners.functional.resolve import Conflict, match_dynamic_k
 from visdet_assigners.functional.validity import Kind
 from visdet_assigners.inputs import Inputs
 from visdet_assigners.options import number, whole_number
@@ -27,7 +27,10 @@ from visdet_assigners.registry import register
 
 OUTSIDE = 1e5
 """Added to the cost of a prior that is not both inside a box and near its centre."""
+APART = 1e6
+"""The same under "center"."""
 EPS = 1e-7
+Geometry = Literal["box_and_center", "center"]
 
 
 def near_and_inside(points: Tensor, gts: Tensor, radius: float) -> tuple[Tensor, Tensor]:
@@ -66,6 +69,8 @@ def sim_ota(
     iou_weight: float = 3.0,
     cls_weight: float = 1.0,
     measure: Measure = IOU,
+    geometry: Geometry = "box_and_center",
+    conflict: Conflict = "all",
 ) -> Assignment:
     """Match points to the ground truths of one image by the cost of their predictions.
 
@@ -84,6 +89,10 @@ def sim_ota(
         iou_weight: weight of the IoU cost.
         cls_weight: weight of the classification cost.
         measure: what takes the place of the IoU of ground truths and predicted boxes.
+        geometry: "box_and_center" as above; "center" asks for nearness alone: only points near a centre are candidates,
+            and 1e6 is added where it is another's.
+        conflict: a point that several take goes to the one that it is cheapest for of "all" ground truths, or of those
+            that have "selected" it.
 
     Returns:
         Assignment with ``quality`` = IoU of the predicted with the matched box, 0 elsewhere.
@@ -95,7 +104,7 @@ def sim_ota(
 
     def near_or_inside(block: Tensor) -> Tensor:
         inside, near = near_and_inside(points, block, center_radius)
-        return (inside | near).any(dim=0)
+        return (near if geometry == "center" else inside | near).any(dim=0)
 
     def costs(rows: Tensor | slice) -> tuple[Callable[[slice], Tensor], Callable[[slice, Tensor], Tensor]]:
         cls_cost, number = one_hot_costs(scores[rows], labels)  # (K, n), (M,)
@@ -104,11 +113,12 @@ def sim_ota(
         def cost_of(block: slice, iou: Tensor) -> Tensor:
             inside, near = near_and_inside(own_points, gts[block], center_radius)
             cost = cls_cost[number[block]] * cls_weight + -torch.log(iou + EPS) * iou_weight
-            return cost + ~(inside & near) * OUTSIDE
+            return cost + (~near * APART if geometry == "center" else ~(inside & near) * OUTSIDE)
 
         return lambda block: measure.overlaps(gts[block], own_boxes), cost_of
 
-    return match_candidates(any_ground_truth(near_or_inside, gts, len(points)), gts, costs, topk, measure.blockwise)
+    candidates = any_ground_truth(near_or_inside, gts, len(points))
+    return match_candidates(candidates, gts, costs, topk, measure.blockwise, conflict)
 
 
 def any_ground_truth(test: Callable[[Tensor], Tensor], gts: Tensor, num_points: int) -> Tensor:
@@ -129,6 +139,7 @@ def match_candidates(
     costs: Callable[[Tensor | slice], tuple[Callable[[slice], Tensor], Callable[[slice, Tensor], Tensor]]],
     topk: int,
     blockwise: bool = True,
+    conflict: Conflict = "all",
 ) -> Assignment:
     """Match the candidates by their costs, a dynamic number to each ground truth; all other points are negative.
 
@@ -138,18 +149,19 @@ def match_candidates(
         costs: makes, for the points that are worked on, what ``match_dynamic_k`` takes: IoUs and costs by block.
         topk: IoUs that are summed.
         blockwise: whether blocks may be as small as is fastest, see `Measure`.
+        conflict: see ``match_dynamic_k``.
 
     Returns:
         Assignment with ``quality`` (N,) float32 = IoU of the match, 0 elsewhere.
     """
     has_area = box_area(gts) > 0
     if static_shapes(gts.device):
-        gt_index, quality = match_dynamic_k(*costs(slice(None)), candidates, has_area, topk, blockwise)
+        gt_index, quality = match_dynamic_k(*costs(slice(None)), candidates, has_area, topk, blockwise, conflict)
         return Assignment(gt_index, quality.float())
     kept = candidates.nonzero()[:, 0]
     gt_index, quality = all_negative(len(candidates), gts), gts.new_zeros(len(candidates), dtype=torch.float32)
     if len(kept):
-        matched, iou = match_dynamic_k(*costs(kept), candidates[kept], has_area, topk, blockwise)
+        matched, iou = match_dynamic_k(*costs(kept), candidates[kept], has_area, topk, blockwise, conflict)
         gt_index, quality = gt_index.index_copy(0, kept, matched), quality.index_copy(0, kept, iou.float())
     return Assignment(gt_index, quality)
 
@@ -167,6 +179,11 @@ class SimOTAAssigner(DenseAssigner):
         iou_weight: weight of the IoU cost.
         cls_weight: weight of the classification cost.
         iou_calculator: configuration or object; plain IoU if None.
+        geometry: "box_and_center" as published and as in mmdet; "center" as in today's YOLOX, which asks for nearness
+            alone, with ``center_radius=1.5``: small objects, whose boxes hold few points, keep those around them.
+        conflict: a point that several take goes to the cheapest of "all" objects, as published, or of those that
+            have "selected" it: under "all" it may go to one that had not taken it, and a small object that loses its
+            only points so has none.
         **common: see ``DenseAssigner``.
     """
 
@@ -180,9 +197,14 @@ class SimOTAAssigner(DenseAssigner):
         iou_weight: float = 3.0,
         cls_weight: float = 1.0,
         iou_calculator: Any = None,
+        *,
+        geometry: Geometry = "box_and_center",
+        conflict: Conflict = "all",
         **common: Unpack[DenseCommon],
     ) -> None:
         super().__init__(**common)
+        self.geometry = self.option_of("geometry", geometry, Geometry)
+        self.conflict = self.option_of("conflict", conflict, Conflict)
         self.center_radius = self.number_of("center_radius", center_radius, least=0)
         self.candidate_topk = self.count_of("candidate_topk", candidate_topk)
         self.iou_weight = self.number_of("iou_weight", iou_weight)
@@ -204,4 +226,6 @@ class SimOTAAssigner(DenseAssigner):
             self.iou_weight,
             self.cls_weight,
             self.measure,
+            self.geometry,
+            self.conflict,
         )

@@ -6,13 +6,13 @@ Feng et al., TOOD, ICCV 2021, arXiv:2108.07755, section 3.2.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from visdet_assigners.assigners.aligned_targets import TaskAlignedTargets, classification_targets, lay_out
 from visdet_assigners.assigners.base import in_either_order
 from visdet_assigners.assigners.calling import assigner_method
 from visdet_assigners.assigners.checking import checked
@@ -23,7 +23,7 @@ from visdet_assigners.functional.boxes import INSIDE, border_distance, box_cente
 from visdet_assigners.functional.overlaps import IOU, Measure, overlap_table, overlapping_pairs
 from visdet_assigners.functional.resolve import keep_best
 from visdet_assigners.functional.select import largest_of_each, top
-from visdet_assigners.functional.tensors import as_float32, as_tensor, cat_or_only, evenly, row_of_image
+from visdet_assigners.functional.tensors import cat_or_only, evenly, row_of_image
 from visdet_assigners.functional.validity import Kind
 from visdet_assigners.inputs import Inputs
 from visdet_assigners.options import number, whole_number
@@ -31,28 +31,7 @@ from visdet_assigners.registry import register
 
 PAIR = 32
 """Bytes that a pair takes where all are looked at."""
-EPS = 1e-7
-"""Keeps the normalisation of targets finite, as in the published code."""
 CandidateOrder = Literal["topk_then_inside", "inside_then_topk"]
-
-
-@dataclass(frozen=True)
-class TaskAlignedTargets:
-    """What heads of YOLOv8's style learn from, for B images with N priors each.
-
-    Attributes:
-        labels: (B, N) int64, class of the matched ground truth, C where nothing is matched.
-        boxes: (B, N, 4) xyxy of the matched ground truth, 0 where nothing is matched.
-        scores: (B, N, C), the normalised target in the column of the class, 0 elsewhere.
-        foreground: (B, N) bool, what is matched.
-        gt_index: (B, N) int64, the matched ground truth from 0, -1 where nothing is matched.
-    """
-
-    labels: Tensor
-    boxes: Tensor
-    scores: Tensor
-    foreground: Tensor
-    gt_index: Tensor
 
 
 @checked(
@@ -70,6 +49,8 @@ def task_aligned(
     beta: float = 6.0,
     measure: Measure = IOU,
     candidate_order: CandidateOrder = "topk_then_inside",
+    topk2: int | None = None,
+    side_floor: tuple[float, float] | None = None,
 ) -> Assignment:
     """Match priors to the ground truths of one image by how well their predictions fit.
 
@@ -89,6 +70,8 @@ def task_aligned(
         measure: what takes the place of the IoU of ground truths and predicted boxes.
         candidate_order: whether a prior whose centre lies outside takes one of the ``topk`` places, as in TOOD, or
             only those inside are ranked ("inside_then_topk"), as in YOLOv8.
+        topk2: positives that a ground truth keeps of those that it has after conflicts, the best aligned; all if None.
+        side_floor: (least, counted) pixels: to tell what lies inside, a side below the first counts as the second.
 
     Returns:
         Assignment with ``quality`` = IoU of the predicted with the matched box, 0 elsewhere,
@@ -98,8 +81,9 @@ def task_aligned(
     Differs from mmdet: quality is 0 where nothing is matched (mmdet: -1e8).
     """
     found = aligned_of_images(
-        priors[None], [gts], [labels], boxes[None], scores[None], topk, alpha, beta, measure, candidate_order
-    )
+        priors[None], [gts], [labels], boxes[None], scores[None], topk, alpha, beta, measure, candidate_order,
+        topk2, side_floor,
+    )  # fmt: skip
     return in_assignment(*(each[0] for each in found))
 
 
@@ -119,6 +103,8 @@ def aligned_of_images(
     beta: float,
     measure: Measure,
     candidate_order: CandidateOrder,
+    topk2: int | None = None,
+    side_floor: tuple[float, float] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Match the priors of B images as `task_aligned` does.
 
@@ -133,6 +119,8 @@ def aligned_of_images(
         beta: see there.
         measure: see there.
         candidate_order: see there.
+        topk2: see there.
+        side_floor: see there.
 
     Returns:
         Four (B, N): the ground truth of each prior in its image, -1 where there is none; the IoU, the alignment, and
@@ -146,6 +134,7 @@ def aligned_of_images(
 
     # The ground truths of all images stand one after another, T in all, and so do the priors.
     all_gts, all_labels = (cat_or_only(own) for own in (gts, labels))
+    regions = all_gts if side_floor is None else with_least_sides(all_gts, *side_floor)
     all_priors, by_class = priors.flatten(0, 1), scores.mT.contiguous()  # (B, C, N)
     image, row = row_of_image(counts, priors) if several else (None, None)  # (T,) each
     topk, inside_first = min(topk, num_priors), candidate_order == "inside_then_topk"
@@ -155,14 +144,15 @@ def aligned_of_images(
         own = 0 if image is None else image[block]
         points = priors[own] if inside_first else None
         score = by_class[own, all_labels[block]]
-        found = best_aligned(all_gts[block], score, boxes[own], topk, alpha, beta, measure, points)
+        args = (score, boxes[own], topk, alpha, beta, measure, points, regions[block])
+        found = best_aligned(all_gts[block], *args)
         return found if image is None else (found[0] + num_priors * image[block, None], *found[1:])
 
     def best_of_overlapping(block: slice) -> tuple[Tensor, Tensor, Tensor]:
         gt, prior, iou = overlapping_pairs(overlap_table(boxes[0][:, None], all_gts[block], measure))  # (P,) each
         alignment = align(by_class[0][all_labels[block][gt], prior], iou, alpha, beta)
         if inside_first:
-            alignment = alignment * (border_distance(x[prior], y[prior], all_gts[block][gt]) > INSIDE)
+            alignment = alignment * (border_distance(x[prior], y[prior], regions[block][gt]) > INSIDE)
         pair = largest_of_each(alignment, gt, len(all_gts[block]), topk)  # (m, K), P where there are no more
         return tuple(torch.cat([each, each.new_zeros(1)])[pair] for each in (prior, alignment, iou))  # type: ignore
 
@@ -171,7 +161,8 @@ def aligned_of_images(
     best_of, pair = (best_of_all, PAIR + 16 * several) if of_all else (best_of_overlapping, 80)
     blocks = split(len(all_gts), pair * num_priors, priors.device, least=len(all_gts))
     found = [best_of(block) for block in blocks]
-    gt_index, *values = match_aligned(all_priors, all_gts, *(torch.cat(each) for each in zip(*found)))
+    candidates, alignment, iou = (torch.cat(each) for each in zip(*found))
+    gt_index, *values = match_aligned(all_priors, regions, candidates, alignment, iou, topk2)
     if row is not None:
         gt_index = torch.where(gt_index >= 0, row[gt_index.clamp(min=0)], gt_index)
     return tuple(each.view(num_images, num_priors) for each in (gt_index, *values))  # type: ignore[return-value]
@@ -191,6 +182,7 @@ def best_aligned(
     beta: float,
     measure: Measure,
     points: Tensor | None = None,
+    regions: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The predictions best aligned with each ground truth, all pairs being looked at.
 
@@ -203,6 +195,7 @@ def best_aligned(
         beta: exponent of the IoU.
         measure: of ground truths and predicted boxes.
         points: (N, 4) or (M, N, 4) xyxy, priors whose centre must lie inside, or None.
+        regions: (M, 4) xyxy, inside of what; the ground truths if None.
 
     Returns:
         Three (M, topk): rows of ``boxes``, their alignments and their IoUs.
@@ -211,22 +204,23 @@ def best_aligned(
     alignment = align(scores, iou, alpha, beta)
     if points is not None:
         x, y = box_center(points)
-        alignment = alignment * (border_distance(x, y, gts[:, None]) > INSIDE)
+        alignment = alignment * (border_distance(x, y, (gts if regions is None else regions)[:, None]) > INSIDE)
     best, prior = top(alignment, topk, dim=-1, largest=True)
     return prior, best, iou.gather(-1, prior)
 
 
 def match_aligned(
-    priors: Tensor, gts: Tensor, candidates: Tensor, alignment: Tensor, iou: Tensor
+    priors: Tensor, regions: Tensor, candidates: Tensor, alignment: Tensor, iou: Tensor, topk2: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Match candidates whose centres lie inside, those claimed twice by the higher IoU.
 
     Args:
         priors: (N, 4) xyxy, those of several images one after another.
-        gts: (M, 4) xyxy, likewise; M at least 1.
+        regions: (M, 4) xyxy, the ground truths, likewise, or what counts as inside of them; M at least 1.
         candidates: (M, K) int64, rows of ``priors`` that each ground truth considers.
         alignment: (M, K) of the candidates.
         iou: (M, K) of the candidates.
+        topk2: how many of its matches a ground truth keeps, the best aligned; all if None.
 
     Returns:
         The ground truth of each prior, (N,) int64, -1 where there is none; and (N,) each, 0 likewise, the IoU, the
@@ -234,43 +228,36 @@ def match_aligned(
     """
     candidates, alignment, iou = candidates.T, alignment.T, iou.T  # (K, M)
     x, y = box_center(priors)
-    inside = border_distance(x[candidates], y[candidates], gts) > INSIDE
+    inside = border_distance(x[candidates], y[candidates], regions) > INSIDE
     gt_index, row = keep_best(candidates, inside & (alignment > 0), iou, len(priors))
+    if topk2 is not None:
+        gt_index = keep_best_aligned(gt_index, candidates, alignment, topk2)
     matched, column = gt_index >= 0, gt_index.clamp(min=0)
     metrics = torch.where(matched, alignment[row, column], 0)
     quality = torch.where(matched, iou[row, column], 0)
-    return gt_index, quality, metrics, classification_targets(metrics, quality, gt_index, len(gts))
+    return gt_index, quality, metrics, classification_targets(metrics, quality, gt_index, len(regions))
 
 
-def classification_targets(
-    metrics: Tensor, quality: Tensor, gt_index: Tensor, num_gts: int, eps: float = EPS
-) -> Tensor:
-    """What the score of each positive should become: its alignment, scaled so that the best gets the best IoU.
+def keep_best_aligned(gt_index: Tensor, candidates: Tensor, alignment: Tensor, topk: int) -> Tensor:
+    """Of the matches (N,), those best aligned with their ground truth: ``topk`` of each, the others become -1.
 
-    For each ground truth, metric / largest metric * largest IoU over its positives (section 3.3), those that are left
-    after conflicts.
-
-    Args:
-        metrics: (N,) alignments, at least 0.
-        quality: (N,) IoUs.
-        gt_index: (N,) int64, the matched ground truth from 0, negative where nothing is matched.
-        num_gts: M; may be 0.
-        eps: added to the largest metric; 1e-7 in TOOD, 1e-9 in YOLOv8.
-
-    Returns:
-        (N,), 0 where nothing is matched.
-
-    Example:
-        >>> metrics, iou = torch.tensor([0.0706, 0.0, 0.1131]), torch.tensor([0.70, 0.0, 0.85])
-        >>> classification_targets(metrics, iou, torch.tensor([0, -1, 0]), 1)
-        tensor([0.5306, 0.0000, 0.8500])
+    The candidates of each ground truth are (K, M) int64, and so is their alignment.
     """
-    matched = gt_index >= 0
-    owner = torch.where(matched, gt_index, num_gts)  # the last takes what nobody has
-    largest, best = (
-        values.new_zeros(num_gts + 1).scatter_reduce(0, owner, values, "amax") for values in (metrics, quality)
-    )
-    return torch.where(matched, metrics / (largest[owner] + eps) * best[owner], 0)
+    number = torch.arange(candidates.shape[1], device=candidates.device)
+    own = gt_index[candidates] == number  # (K, M)
+    best = top(alignment.masked_fill(~own, -1), min(topk, len(candidates)), dim=0, largest=True)[1]
+    chosen = torch.zeros_like(own).scatter(0, best, True) & own
+    kept = gt_index.new_zeros(len(gt_index)).scatter_reduce(0, candidates.flatten(), chosen.flatten().long(), "amax")
+    return gt_index.masked_fill(kept == 0, -1)
+
+
+def with_least_sides(boxes: Tensor, least: float, counted: float) -> Tensor:
+    """Boxes in which a side below ``least`` pixels is ``counted`` long, about the same centre: (M, 4) -> (M, 4)."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    half = torch.where(sides < least, counted, sides) / 2
+    center = (boxes[:, :2] + boxes[:, 2:]) / 2
+    small = (sides < least).repeat(1, 2)
+    return torch.where(small, torch.cat([center - half, center + half], dim=1), boxes)
 
 
 @register
@@ -287,6 +274,11 @@ class TaskAlignedAssigner(DenseAssigner):
         iou_calculator: configuration or object; plain IoU if None.
         candidate_order: "topk_then_inside" as in TOOD, where a prior whose centre lies outside the box takes one of the
             ``topk`` places, or "inside_then_topk" as in YOLOv8.
+        topk2: positives that an object keeps of those that it has after conflicts, the best aligned; all if None.  1
+            gives one positive an object, for detectors without suppression, as YOLO26's second head.
+        side_floor: (least, counted) pixels: to tell what lies inside, a side below the first counts as the second, as
+            in YOLO26 with the strides of the first two levels.  For objects smaller than a cell, which hold no centre;
+            their predictions must overlap them all the same.  None is off.
         **common: see ``DenseAssigner``.
     """
 
@@ -298,12 +290,23 @@ class TaskAlignedAssigner(DenseAssigner):
         topk: int,
         iou_calculator: Any = None,
         candidate_order: CandidateOrder = "topk_then_inside",
+        *,
+        topk2: int | None = None,
+        side_floor: tuple[float, float] | None = None,
         **common: Unpack[DenseCommon],
     ) -> None:
         super().__init__(**common)
         self.topk = self.count_of("topk", topk)
         self.candidate_order = self.option_of("candidate_order", candidate_order, CandidateOrder)
+        self.topk2 = None if topk2 is None else self.count_of("topk2", topk2)
+        self.side_floor = None if side_floor is None else self._pair_of(side_floor)
         self.build_calculator(iou_calculator)
+
+    def _pair_of(self, side_floor: Any) -> tuple[float, float]:
+        if not isinstance(side_floor, Sequence) or len(side_floor) != 2:
+            self.fail(f"side_floor is {side_floor!r}; (least, counted) is expected, as (8, 16)")
+        least = self.number_of("side_floor", side_floor[0], above=0)
+        return least, self.number_of("side_floor", side_floor[1], least=least)
 
     @in_either_order
     @assigner_method
@@ -359,12 +362,14 @@ class TaskAlignedAssigner(DenseAssigner):
             options.get("beta", 6),
             self.measure,
             self.candidate_order,
+            self.topk2,
+            self.side_floor,
         )
         return [self.result(in_assignment(*own), image) for image, *own in zip(images, *found)]
 
-    def result(self, assignment: Assignment, image: Inputs) -> AssignResult:
+    def in_form(self, assignment: Assignment, image: Inputs) -> AssignResult:
         """In mmdet's form, with two plain attributes."""
-        result = super().result(Assignment(assignment.gt_index, assignment.quality), image)
+        result = super().in_form(Assignment(assignment.gt_index, assignment.quality), image)
         result.assign_metrics = assignment.extras["assign_metrics"]
         result.norm_metrics = assignment.extras["norm_metrics"]
         return result
@@ -386,15 +391,5 @@ class TaskAlignedAssigner(DenseAssigner):
         shapes = sorted({tuple(pred.scores.shape) for pred in pred_list})
         if len(shapes) != 1:
             self.fail(f"batch_targets needs images with the same number of priors and classes, got scores of {shapes}")
-        num_classes = shapes[0][1]
-        rows = []
-        for result, gt in zip(self.assign_batch(pred_list, gt_list, alpha=alpha, beta=beta), gt_list):
-            gts, classes = as_float32(as_tensor(gt.bboxes)).reshape(-1, 4), gt.labels.flatten()
-            foreground, index = result.gt_inds > 0, (result.gt_inds - 1).clamp(min=-1)
-            # A box, a class and a column of scores behind the others are for the background, at index -1.
-            labels = torch.cat([classes.long(), classes.new_full((1,), num_classes).long()])[index]
-            boxes = torch.cat([gts, gts.new_zeros(1, 4)])[index]
-            scores = result.norm_metrics.new_zeros(len(labels), num_classes + 1)
-            scores = scores.scatter(1, labels[:, None], result.norm_metrics[:, None])[:, :num_classes]
-            rows.append((labels, boxes, scores, foreground, index))
-        return TaskAlignedTargets(*map(torch.stack, zip(*rows)))
+        results = self.assign_batch(pred_list, gt_list, alpha=alpha, beta=beta)
+        return lay_out(results, gt_list, shapes[0][1])
