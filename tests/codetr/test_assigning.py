@@ -20,10 +20,16 @@ FITTING = {
     "ATSSAssigner": dict(topk=9),
     "CenterRegionAssigner": dict(pos_scale=0.5, neg_scale=0.7),
     "DynamicSoftLabelAssigner": dict(topk=5),
+    "HierarchicalAssigner": dict(topk=3),
     "HungarianAssigner": dict(match_costs=COSTS),
     "MaxIoUAssigner": IOU_SETTINGS,
+    "POTOAssigner": dict(matching="argmax"),
     "PointAssigner": dict(scale=4, pos_num=3),
+    "RankingAssigner": dict(topk=2),
     "ScaleRangeAssigner": dict(center_sampling=True),
+    "ScheduledAssigner": dict(
+        assigners=[dict(type="ATSSAssigner", topk=9), dict(type="TaskAlignedAssigner", topk=13)], milestones=[10**9]
+    ),
     "SimOTAAssigner": dict(center_radius=2.5),
     "TaskAlignedAssigner": dict(topk=13),
     "TopkHungarianAssigner": dict(topk=4),
@@ -31,7 +37,8 @@ FITTING = {
 }
 # Those whose positives lie inside their objects, as the centerness of ATSS's head needs.
 INSIDE = (
-    "ATSSAssigner", "CenterRegionAssigner", "DynamicSoftLabelAssigner", "ScaleRangeAssigner", "TaskAlignedAssigner"
+    "ATSSAssigner", "CenterRegionAssigner", "DynamicSoftLabelAssigner", "POTOAssigner", "ScaleRangeAssigner",
+    "ScheduledAssigner", "TaskAlignedAssigner",
 )  # fmt: skip
 # And of those that don't, with what they say.
 OTHERS = {
@@ -94,7 +101,7 @@ def test_every_assigner_that_fits(head, name):
         predicted = InstanceData(priors=anchors, bboxes=boxes, scores=scores, decoder_priors=boxes)
         if name in ("SimOTAAssigner", "TaskAlignedAssigner", "TopkHungarianAssigner"):
             predicted.scores = scores.sigmoid()
-        if name in ("SimOTAAssigner", "DynamicSoftLabelAssigner", "PointAssigner"):
+        if name in ("SimOTAAssigner", "DynamicSoftLabelAssigner", "PointAssigner", "POTOAssigner"):
             predicted.priors = torch.cat([(anchors[:, :2] + anchors[:, 2:]) / 2, strides[inside]], dim=1)
         alone, truths = build(assigner(name, FITTING[name])), sample.gt_instances
         if name == "TopkHungarianAssigner":

@@ -27,6 +27,16 @@ BAD = 2
 Spoil = Callable[[Subject, Scene], None]
 
 
+ALIKE = {
+    "SR": ("AT", ("B10", "G03")),
+    "RK": ("MI", ("G02", "G04")),
+    "HI": ("MI", ("G02", "G04")),
+    "PO": ("SO", ("G03", "G05")),
+    "SC": ("AT", ("G03",)),
+}
+"""Assigners that mmdet lacks: another one that reads the same, and faults that don't apply all the same."""
+
+
 @dataclass(frozen=True)
 class Fault:
     """One kind of bad or extreme input.
@@ -60,11 +70,12 @@ class Fault:
     oversized: bool = False
 
     def letter_of_mmdet(self, subject: Subject) -> str:
-        """What mmdet makes of it; for ScaleRangeAssigner, which mmdet has not, "?" where it applies."""
+        """What mmdet makes of it; for an assigner that mmdet has not, "?" where it applies."""
         letters = self.mmdet.replace(" ", "").replace("·", "")
         codes = [each.code for each in SUBJECTS]
-        if subject.code == "SR":
-            own = "-" if self.number[:3] in ("B10", "G03") else letters[codes.index("AT")]
+        if subject.code in ALIKE:
+            model, without = ALIKE[subject.code]
+            own = "-" if self.number[:3] in without else letters[codes.index(model)]
             return "-" if own == "-" else "?"
         return letters[codes.index(subject.code)]
 
@@ -614,7 +625,7 @@ FAULTS = (
     Fault("E16", "priors or predictions missing", "EEEE EEEE EEEE -EXE", no_predictions,
           names=r"(priors|boxes|masks)\b.*(got nothing|has no)"),
     Fault("E17", "scores missing; masks match without them, as in K-Net", "---E EEE- ---- -EX-", no_scores,
-          judges.matched_once, names=r"scores must be a tensor, got nothing", errors="TA HU SO DS TH CC FL BF",
+          judges.matched_once, names=r"scores must be a tensor, got nothing", errors="TA HU SO DS TH PO CC FL BF",
           costs=True),
     Fault("E18", "one row of scores too few", "---E EEE- ---- -EX-", one_score_less, names="different lengths.*scores"),
     Fault("E19", "logits where probabilities belong", "---W --X- ---- ----", logits_for_probabilities,
@@ -628,7 +639,7 @@ FAULTS = (
           costs=True),
     # F. Ignore regions
     Fault("F01", "one crowd region", "RRRw --ww wXRw Xw-R", one_crowd, judges.not_negative_inside,
-          keeps="TA SO GR UN PT DS SR", warns=NOT_USED, errors="RE", names=r"ignore regions"),
+          keeps="TA SO GR UN PT DS SR PO", warns=NOT_USED, errors="RE", names=r"ignore regions"),
     Fault("F02", "ignore regions present but empty", "RRRR R-RR RXRR XRRR", no_crowds, judges.same_as(nothing)),
     # G. Configuration
     Fault("G01", "neg_iou_thr is a list", "WW-- ---R ---- W--X", option(neg_iou_thr=[0, 0.4]),

@@ -77,6 +77,9 @@ FUNCTIONS: dict[str, tuple[str, str]] = {
     "PT": ("point", "points gts"),
     "DS": ("dynamic_soft_label", "points gts labels boxes logits"),
     "SR": ("scale_range", "priors gts level_sizes ranges"),
+    "RK": ("ranking", "priors gts"),
+    "HI": ("hierarchical", "priors gts"),
+    "PO": ("poto", "points gts labels boxes scores"),
 }
 """The function of each subject that has one, and what it is given."""
 NOT_BY_FUNCTION = ("B10", "E20", "E21", "E22", "F", "G", "H")

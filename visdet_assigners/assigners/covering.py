@@ -11,7 +11,7 @@ from visdet_assigners.functional.overlaps import Measure
 from visdet_assigners.functional.resolve import best_claim, first_true
 from visdet_assigners.functional.select import top
 
-CHOICES = 16
+CHOICES = 8
 """Priors that an object may fall back on where others want the same."""
 NEVER = float("-inf")
 

@@ -57,7 +57,7 @@ class DenseAssigner(OverlapMixin, BaseAssigner):
             this share of it (of points, of a square of the size of a stride); off when not above 0.
         min_positives: 1 gives an object that is left without a positive its best prior that nobody has: the largest
             overlap with what is predicted, or with the priors where predictions don't count, by the assigner's own
-            calculator; where nothing overlaps, the nearest centre.  Objects of no area get none, nor does one whose 16
+            calculator; where nothing overlaps, the nearest centre.  Objects of no area get none, nor does one whose 8
             best free priors all go to others that had none, or, where heads need centres inside, one that holds none.
             It brings coverage, which isn't AP: where few objects are left without, it may change nothing.  0 is off.
         **common: see ``BaseAssigner``.
@@ -228,7 +228,8 @@ class DenseAssigner(OverlapMixin, BaseAssigner):
         priors = self.boxes_of_priors(image)
         boxes = image.fields.get("bboxes", priors)
         free = self.free_priors(assignment, image)
-        taker, overlap = cover(gt_index, image.gts, boxes, priors, free, self.measure, self.covers_inside)
+        with torch.no_grad():
+            taker, overlap = cover(gt_index, image.gts, boxes, priors, free, self.measure, self.covers_inside)
         given = taker >= 0
         quality = assignment.quality
         extras = {
