@@ -146,7 +146,7 @@ def few_priors(objects: int, *centers_of: int | None) -> Spoil:
         for name, value in scene.pred.items():
             scene.pred[name] = value[: len(found)].clone()
         for name in {*subject.priors, subject.boxes} & {"priors", "bboxes", "decoder_priors"}:
-            if name == "priors" and subject.code in ("SO", "PT", "DS"):
+            if name == "priors" and subject.code in ("SO", "PT", "DS", "PO"):
                 x, y = (found[:, 0] + found[:, 2]) / 2, (found[:, 1] + found[:, 3]) / 2
                 scene.pred[name] = torch.stack([x, y, *[torch.full_like(x, 16.0)] * 2], dim=1)
             else:
@@ -289,7 +289,7 @@ def far_away(subject: Subject, scene: Scene) -> None:
     on_eighths(subject, scene)
     for fields in (scene.pred, scene.gt):
         for name in located(subject) & fields.keys():
-            places = 2 if name == "priors" and subject.code in ("SO", "PT", "DS") else 4
+            places = 2 if name == "priors" and subject.code in ("SO", "PT", "DS", "PO") else 4
             fields[name][..., :places] += 2.0**20
 
 
@@ -520,7 +520,7 @@ FAULTS = (
     Fault("A05", "neither ground truths nor priors", "RRRR RRRR RRRR XRRR", each(no_objects, no_priors), judges.empty),
     Fault("A06", "one prior, on the one ground truth", "RRWR RRRR X-RX RRRW", few_priors(1, 0), judges.coincides),
     Fault("A07", "two priors, one coincides", "RRwR RRRR X-RX RRRX", few_priors(1, 0, None), judges.coincides,
-          keeps="AT"),
+          keeps="AT SC"),
     Fault("A08", "six ground truths, two predictions", "RRRR RRRR X-RX RRWR", few_priors(6, 0, 1), judges.crowded),
     Fault("A09", "one ground truth", "RRRR RRRR RRRR RRRX", one_object(even=True), judges.like_mmdet),
     Fault("A10", "one ground truth, an odd number of priors", "RRRR RRRR R-RR RRRW", one_object(even=False),
@@ -538,7 +538,7 @@ FAULTS = (
     Fault("B05", "NaN in a predicted box or mask", "---W XXW- R--- -WX-", into_boxes(NAN), names=PREDICTED + " is nan",
           costs=True),
     Fault("B06", "+inf there; a mask's probability is 1 then", "---R XXR- R--- -RX-", into_boxes(INF),
-          judges.like_mmdet, names=PREDICTED + " is inf", errors="TA HU MH SO UN DS TH L1 IU CE", costs=True),
+          judges.like_mmdet, names=PREDICTED + " is inf", errors="TA HU MH SO UN DS TH PO L1 IU CE", costs=True),
     Fault("B07", "NaN in a whole row of scores", "---W XXX- ---- -RX-", into_scores(NAN), names=SCORES + " is nan",
           costs=True),
     Fault("B08", "one logit +inf", "---- RX-- ---- -RR-", into_scores(INF, whole_row=False), judges.like_mmdet,

@@ -49,7 +49,8 @@ class Way:
 
 def ways_of(subject: Subject) -> list[Way]:
     """All ways of calling a subject."""
-    ways = [Way(subject.assign, subject.name), Way(subject.assign_batch, subject.name)]
+    who = "ATSSAssigner" if subject.code == "SC" else subject.name  # whose turn it is
+    ways = [Way(subject.assign, who), Way(subject.assign_batch, who)]
     if subject.code == "AS":
         ways.append(
             Way(lambda scene: padded(subject, scene), subject.name, PADDED, NOT_PADDED, has_image=False, warns=False)

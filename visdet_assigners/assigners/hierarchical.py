@@ -5,6 +5,7 @@ Xu et al., RFLA, ECCV 2022, arXiv:2208.08738, section 3.3.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -18,7 +19,6 @@ from visdet_assigners.assigners.max_iou import Threshold
 from visdet_assigners.assigners.ranking import unmatched
 from visdet_assigners.assignment import Assignment, all_negative
 from visdet_assigners.functional.overlaps import (
-    IOU,
     Measure,
     OverlapTable,
     best_ground_truths,
@@ -26,12 +26,18 @@ from visdet_assigners.functional.overlaps import (
     top_priors,
 )
 from visdet_assigners.functional.resolve import keep_best, last_taker
+from visdet_assigners.functional.similarities import kld, kld_reach
 from visdet_assigners.inputs import Inputs
 from visdet_assigners.iou_calculators import KLDOverlaps
 from visdet_assigners.options import number, threshold_band, whole_number
 from visdet_assigners.registry import register
 
 Conflict = Literal["last", "best"]
+FLOOR = 1e-3
+"""Similarity up to which nothing is matched: an object in an image is above it, one of a hundredth of the size of the
+priors too; one that lies 23 of its own sizes away from all priors isn't."""
+DIVERGENCE = Measure(partial(kld, floor=FLOOR), kld_reach(FLOOR), blockwise=True)
+"""RFLA's own."""
 
 
 @checked(
@@ -46,7 +52,7 @@ def hierarchical(
     ratio: float = 0.9,
     neg_iou_thr: Threshold = 0.8,
     conflict: Conflict = "last",
-    measure: Measure = IOU,
+    measure: Measure = DIVERGENCE,
 ) -> Assignment:
     """Match each ground truth with its best priors in two passes.
 
@@ -63,7 +69,7 @@ def hierarchical(
         ratio: sides of the shrunk priors in parts of their own.
         neg_iou_thr: overlap below which a prior is negative, or (low, high): negative from low to below high.
         conflict: who gets a prior taken twice in a pass: the "last" taker, or the "best", whose overlap is the largest.
-        measure: what takes the place of the IoU; RFLA's is `functional.similarities.kld`.
+        measure: how priors and ground truths are compared; RFLA's `functional.similarities.kld` by default.
 
     Returns:
         Assignment with ``quality`` = largest overlap of each prior at full size.
@@ -115,8 +121,7 @@ class HierarchicalAssigner(DenseAssigner):
         neg_iou_thr: overlap below which a prior is negative, or a pair (low, high), also as a list.
         conflict: who gets a prior taken twice in a pass: the "last" taker, as in RFLA, or the "best", whose overlap is
             the largest.
-        iou_calculator: configuration or object; RFLA's ``KLDOverlaps`` without a floor if None, which compares all
-            pairs.
+        iou_calculator: configuration or object; RFLA's ``KLDOverlaps`` with a low floor if None.
         **common: see ``DenseAssigner``.
     """
 
@@ -138,7 +143,7 @@ class HierarchicalAssigner(DenseAssigner):
         self.ratio = self.number_of("ratio", ratio, above=0)
         self.neg_iou_thr = threshold_band("HierarchicalAssigner", "neg_iou_thr", neg_iou_thr)
         self.conflict = self.option_of("conflict", conflict, Conflict)
-        self.build_calculator(KLDOverlaps(floor=0.0) if iou_calculator is None else iou_calculator)
+        self.build_calculator(KLDOverlaps(floor=FLOOR) if iou_calculator is None else iou_calculator)
 
     def decide(self, image: Inputs) -> Assignment:
         """Assign one image."""

@@ -74,7 +74,7 @@ def plain_hierarchical(trial: Trial) -> Result:
     config, priors, gts = trial.config, trial.pred["priors"], trial.gt["bboxes"]
     if not len(gts) or not len(priors):
         return in_form(trial, [0] * len(priors), [0.0] * len(priors))
-    calculator = config.get("iou_calculator", KLDOverlaps(floor=0.0))
+    calculator = config.get("iou_calculator", KLDOverlaps(floor=1e-3))
     center, half = (
         (priors[:, 2:] + priors[:, :2]) * 0.5,
         (priors[:, 2:] - priors[:, :2]) * 0.5 * config.get("ratio", 0.9),
