@@ -17,10 +17,13 @@ from visdet_assigners.assigners.atss import atss
 from visdet_assigners.assigners.center_region import center_region
 from visdet_assigners.assigners.dynamic_soft_label import dynamic_soft_label
 from visdet_assigners.assigners.grid import grid
+from visdet_assigners.assigners.hierarchical import hierarchical
 from visdet_assigners.assigners.hungarian import hungarian
 from visdet_assigners.assigners.max_iou import match_by_iou, max_iou
 from visdet_assigners.assigners.multi_instance import multi_instance
 from visdet_assigners.assigners.point import point
+from visdet_assigners.assigners.poto import poto
+from visdet_assigners.assigners.ranking import ranking
 from visdet_assigners.assigners.region import region
 from visdet_assigners.assigners.scale_range import scale_range
 from visdet_assigners.assigners.sim_ota import sim_ota
@@ -45,12 +48,15 @@ __all__ = [
     "center_region",
     "dynamic_soft_label",
     "grid",
+    "hierarchical",
     "hungarian",
     "match_by_iou",
     "match_costs",
     "max_iou",
     "multi_instance",
     "point",
+    "poto",
+    "ranking",
     "region",
     "replaced_counts",
     "scale_range",

@@ -58,6 +58,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "DynamicSoftLabelAssigner": dict(topk=13),
     "HungarianAssigner": dict(match_costs=COSTS),
     "TopkHungarianAssigner": dict(topk=4),
+    "RankingAssigner": dict(topk=2),
+    "HierarchicalAssigner": dict(topk=3),
+    "POTOAssigner": dict(matching="argmax"),
+    "ScheduledAssigner": dict(
+        assigners=[dict(type="ATSSAssigner", topk=9), dict(type="TaskAlignedAssigner", topk=13)], milestones=[10**9]
+    ),
     "ApproxMaxIoUAssigner": THRESHOLDS,
     "GridAssigner": dict(pos_iou_thr=0.5, neg_iou_thr=0.5),
     "MaskHungarianAssigner": dict(),

@@ -122,6 +122,14 @@ DINO = [
     dict(type="IoUCost", iou_mode="giou", weight=2.0),
 ]
 
+
+def at_epoch(epoch: int) -> va.ScheduledAssigner:
+    """ATSS for four epochs, then TaskAligned."""
+    schedule = va.ScheduledAssigner([va.ATSSAssigner(9), dict(type="TaskAlignedAssigner", topk=13)], milestones=[4])
+    schedule.epoch = epoch
+    return schedule
+
+
 LOOSE = dict(pos_iou_thr=0.5, neg_iou_thr=0.4)
 LAST_FREE = dict(**LOOSE, match_low_quality=False)
 
@@ -210,6 +218,88 @@ CASES: dict[str, Case] = {
         lambda: va.MultiInstanceAssigner(2, pos_iou_thr=0.5, neg_iou_thr=0.5),
         prior_boxes, ("priors",), ("priors",), own_layout=True,
     ),
+    "RankingAssigner": Case(
+        lambda: va.RankingAssigner(2, ignore_iof_thr=0.5), prior_boxes, ("priors",), ("priors",), best_overlap=True,
+    ),
+    "RankingAssigner-nwd": Case(
+        lambda: va.RankingAssigner(3, iou_calculator=dict(type="NWDOverlaps", constant=40.0), ignore_iof_thr=0.5),
+        prior_boxes, ("priors",), ("priors",), best_overlap=True,
+    ),
+    "HierarchicalAssigner": Case(
+        lambda: va.HierarchicalAssigner(ignore_iof_thr=0.5), prior_boxes, ("priors",), ("priors",), best_overlap=True,
+        without_order=lambda: va.HierarchicalAssigner(conflict="best"),
+    ),
+    "POTOAssigner": Case(
+        lambda: va.POTOAssigner(score_form="probabilities"), pointwise, ("priors", "bboxes", "scores"), ("bboxes",)
+    ),
+    "POTOAssigner-matching": Case(
+        lambda: va.POTOAssigner(matching="hungarian", prior_form="boxes", score_form="probabilities"),
+        probable, ("priors", "bboxes", "scores"), ("priors", "bboxes"),
+    ),
+    "MaxIoUAssigner-nwd": Case(
+        lambda: va.MaxIoUAssigner(**LOOSE, iou_calculator=dict(type="NWDOverlaps", union=True), ignore_iof_thr=0.5),
+        prior_boxes, ("priors",), ("priors",), ignores=True, best_overlap=True,
+        without_order=lambda: va.MaxIoUAssigner(**LAST_FREE, iou_calculator=dict(type="NWDOverlaps", union=True)),
+    ),
+    "TaskAlignedAssigner-kld": Case(
+        lambda: va.TaskAlignedAssigner(13, dict(type="KLDOverlaps")),
+        probable, ("priors", "bboxes", "scores"), ("priors", "bboxes"),
+    ),
+    "SimOTAAssigner-simd": Case(
+        lambda: va.SimOTAAssigner(iou_calculator=dict(type="SimDOverlaps")),
+        pointwise, ("priors", "bboxes", "scores"), ("bboxes",),
+    ),
+    "ATSSAssigner-kld": Case(
+        lambda: va.ATSSAssigner(9, iou_calculator=dict(type="KLDOverlaps", floor=0.0), ignore_iof_thr=0.5),
+        prior_boxes, ("priors",), ("priors",), with_levels, levels=True, ignores=True,
+    ),
+    "ScheduledAssigner": Case(
+        lambda: at_epoch(3), probable, ("priors",), ("priors", "bboxes"), with_levels, levels=True,
+    ),
+    "ScheduledAssigner-later": Case(
+        lambda: at_epoch(4), probable, ("priors", "bboxes", "scores"), ("priors", "bboxes"), with_levels,
+    ),
+    # Options of the others.
+    "TaskAlignedAssigner-one": Case(
+        lambda: va.TaskAlignedAssigner(13, topk2=1, side_floor=(16, 32), min_positives=1),
+        probable, ("priors", "bboxes", "scores"), ("priors", "bboxes"),
+    ),
+    "SimOTAAssigner-today": Case(
+        lambda: va.SimOTAAssigner(1.5, candidate_region="center", conflict="selected", min_positives=1),
+        pointwise, ("priors", "bboxes", "scores"), ("bboxes",),
+    ),
+    "DynamicSoftLabelAssigner-selected": Case(
+        lambda: va.DynamicSoftLabelAssigner(conflict="selected", min_positives=1),
+        pointwise, ("priors", "bboxes", "scores"), ("bboxes",),
+    ),
+    "MaxIoUAssigner-covered": Case(
+        lambda: va.MaxIoUAssigner(**LAST_FREE, ignore_iof_thr=0.5, min_positives=1),
+        prior_boxes, ("priors",), ("priors",), ignores=True, best_overlap=True,
+    ),
+    "ATSSAssigner-covered": Case(
+        lambda: va.ATSSAssigner(9, ignore_iof_thr=0.5, min_positives=1),
+        prior_boxes, ("priors",), ("priors",), with_levels, levels=True, ignores=True,
+    ),
+    "ScaleRangeAssigner-covered": Case(
+        lambda: va.ScaleRangeAssigner(center_sampling=True, min_positives=1),
+        prior_boxes, ("priors",), ("priors",), with_levels, levels=True,
+    ),
+    "GridAssigner-covered": Case(
+        lambda: va.GridAssigner(0.5, 0.5, min_pos_iou=1.0, min_positives=1), flagged, ("priors",), ("priors",),
+        best_overlap=True,
+    ),
+    "UniformAssigner-covered": Case(
+        lambda: va.UniformAssigner(0.15, 0.7, match_times=1, min_positives=1),
+        decoded, ("priors", "decoder_priors"), ("priors", "decoder_priors"), best_overlap=True,
+    ),
+    "RegionAssigner-covered": Case(
+        lambda: va.RegionAssigner(0.05, 0.05, min_positives=1), validated, ("priors",), ("priors",), as_cascade_rpn,
+        levels=True,
+    ),
+    "CenterRegionAssigner-covered": Case(
+        lambda: va.CenterRegionAssigner(0.3, 0.6, min_positives=1), prior_boxes, ("priors",), ("priors",)
+    ),
+    "PointAssigner-covered": Case(lambda: va.PointAssigner(4, 1, min_positives=1), pointwise, ("priors",), ()),
 }  # fmt: skip
 
 

@@ -14,7 +14,8 @@ FITTING = {name: settings for name, settings in SETTINGS.items() if "RPN" in REG
 FITTING["ScaleRangeAssigner"] = dict(center_sampling=True)
 # Those whose positives lie inside their objects, as the centerness of ATSS's head needs.
 INSIDE = (
-    "ATSSAssigner", "CenterRegionAssigner", "DynamicSoftLabelAssigner", "ScaleRangeAssigner", "TaskAlignedAssigner"
+    "ATSSAssigner", "CenterRegionAssigner", "DynamicSoftLabelAssigner", "POTOAssigner", "ScaleRangeAssigner",
+    "ScheduledAssigner", "TaskAlignedAssigner",
 )  # fmt: skip
 # And of those that don't, with what they say.
 OTHERS = {
@@ -76,7 +77,7 @@ def test_every_assigner_that_fits(head, name):
         predicted = InstanceData(priors=anchors, bboxes=boxes, scores=scores, decoder_priors=boxes)
         if name in ("SimOTAAssigner", "TaskAlignedAssigner", "TopkHungarianAssigner"):
             predicted.scores = scores.sigmoid()
-        if name in ("SimOTAAssigner", "DynamicSoftLabelAssigner", "PointAssigner"):
+        if name in ("SimOTAAssigner", "DynamicSoftLabelAssigner", "PointAssigner", "POTOAssigner"):
             predicted.priors = torch.cat([(anchors[:, :2] + anchors[:, 2:]) / 2, strides[inside]], dim=1)
         alone, truths = build(assigner(name, FITTING[name])), sample.gt_instances
         if name == "TopkHungarianAssigner":

@@ -27,6 +27,16 @@ BAD = 2
 Spoil = Callable[[Subject, Scene], None]
 
 
+ALIKE = {
+    "SR": ("AT", ("B10", "G03")),
+    "RK": ("MI", ("G02", "G04")),
+    "HI": ("MI", ("G02", "G04")),
+    "PO": ("SO", ("G03", "G05")),
+    "SC": ("AT", ("G03",)),
+}
+"""Assigners that mmdet lacks: another one that reads the same, and faults that don't apply all the same."""
+
+
 @dataclass(frozen=True)
 class Fault:
     """One kind of bad or extreme input.
@@ -60,11 +70,12 @@ class Fault:
     oversized: bool = False
 
     def letter_of_mmdet(self, subject: Subject) -> str:
-        """What mmdet makes of it; for ScaleRangeAssigner, which mmdet has not, "?" where it applies."""
+        """What mmdet makes of it; for an assigner that mmdet has not, "?" where it applies."""
         letters = self.mmdet.replace(" ", "").replace("·", "")
         codes = [each.code for each in SUBJECTS]
-        if subject.code == "SR":
-            own = "-" if self.number[:3] in ("B10", "G03") else letters[codes.index("AT")]
+        if subject.code in ALIKE:
+            model, without = ALIKE[subject.code]
+            own = "-" if self.number[:3] in without else letters[codes.index(model)]
             return "-" if own == "-" else "?"
         return letters[codes.index(subject.code)]
 
@@ -135,7 +146,7 @@ def few_priors(objects: int, *centers_of: int | None) -> Spoil:
         for name, value in scene.pred.items():
             scene.pred[name] = value[: len(found)].clone()
         for name in {*subject.priors, subject.boxes} & {"priors", "bboxes", "decoder_priors"}:
-            if name == "priors" and subject.code in ("SO", "PT", "DS"):
+            if name == "priors" and subject.code in ("SO", "PT", "DS", "PO"):
                 x, y = (found[:, 0] + found[:, 2]) / 2, (found[:, 1] + found[:, 3]) / 2
                 scene.pred[name] = torch.stack([x, y, *[torch.full_like(x, 16.0)] * 2], dim=1)
             else:
@@ -278,7 +289,7 @@ def far_away(subject: Subject, scene: Scene) -> None:
     on_eighths(subject, scene)
     for fields in (scene.pred, scene.gt):
         for name in located(subject) & fields.keys():
-            places = 2 if name == "priors" and subject.code in ("SO", "PT", "DS") else 4
+            places = 2 if name == "priors" and subject.code in ("SO", "PT", "DS", "PO") else 4
             fields[name][..., :places] += 2.0**20
 
 
@@ -509,7 +520,7 @@ FAULTS = (
     Fault("A05", "neither ground truths nor priors", "RRRR RRRR RRRR XRRR", each(no_objects, no_priors), judges.empty),
     Fault("A06", "one prior, on the one ground truth", "RRWR RRRR X-RX RRRW", few_priors(1, 0), judges.coincides),
     Fault("A07", "two priors, one coincides", "RRwR RRRR X-RX RRRX", few_priors(1, 0, None), judges.coincides,
-          keeps="AT"),
+          keeps="AT SC"),
     Fault("A08", "six ground truths, two predictions", "RRRR RRRR X-RX RRWR", few_priors(6, 0, 1), judges.crowded),
     Fault("A09", "one ground truth", "RRRR RRRR RRRR RRRX", one_object(even=True), judges.like_mmdet),
     Fault("A10", "one ground truth, an odd number of priors", "RRRR RRRR R-RR RRRW", one_object(even=False),
@@ -527,7 +538,7 @@ FAULTS = (
     Fault("B05", "NaN in a predicted box or mask", "---W XXW- R--- -WX-", into_boxes(NAN), names=PREDICTED + " is nan",
           costs=True),
     Fault("B06", "+inf there; a mask's probability is 1 then", "---R XXR- R--- -RX-", into_boxes(INF),
-          judges.like_mmdet, names=PREDICTED + " is inf", errors="TA HU MH SO UN DS TH L1 IU CE HO PM", costs=True),
+          judges.like_mmdet, names=PREDICTED + " is inf", errors="TA HU MH SO UN DS TH PO L1 IU CE HO PM", costs=True),
     Fault("B07", "NaN in a whole row of scores", "---W XXX- ---- -RX-", into_scores(NAN), names=SCORES + " is nan",
           costs=True),
     Fault("B08", "one logit +inf", "---- RX-- ---- -RR-", into_scores(INF, whole_row=False), judges.like_mmdet,
@@ -614,7 +625,7 @@ FAULTS = (
     Fault("E16", "priors or predictions missing", "EEEE EEEE EEEE -EXE", no_predictions,
           names=r"(priors|boxes|masks)\b.*(got nothing|has no)"),
     Fault("E17", "scores missing; masks match without them, as in K-Net", "---E EEE- ---- -EX-", no_scores,
-          judges.matched_once, names=r"scores must be a tensor, got nothing", errors="TA HU SO DS TH CC FL BF HO PM",
+          judges.matched_once, names=r"scores must be a tensor, got nothing", errors="TA HU SO DS TH PO CC FL BF HO PM",
           costs=True),
     Fault("E18", "one row of scores too few", "---E EEE- ---- -EX-", one_score_less, names="different lengths.*scores"),
     Fault("E19", "logits where probabilities belong", "---W --X- ---- ----", logits_for_probabilities,
@@ -628,7 +639,7 @@ FAULTS = (
           costs=True),
     # F. Ignore regions
     Fault("F01", "one crowd region", "RRRw --ww wXRw Xw-R", one_crowd, judges.not_negative_inside,
-          keeps="TA SO GR UN PT DS SR", warns=NOT_USED, errors="RE", names=r"ignore regions"),
+          keeps="TA SO GR UN PT DS SR PO", warns=NOT_USED, errors="RE", names=r"ignore regions"),
     Fault("F02", "ignore regions present but empty", "RRRR R-RR RXRR XRRR", no_crowds, judges.same_as(nothing)),
     # G. Configuration
     Fault("G01", "neg_iou_thr is a list", "WW-- ---R ---- W--X", option(neg_iou_thr=[0, 0.4]),

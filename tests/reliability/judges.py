@@ -16,6 +16,8 @@ from reliability.subjects import BOXES, CROWDS, OBJECTS, SUBJECTS, Scene, Subjec
 from scenes import STRIDES, Objects, anchors, draw_boxes, feature_sizes
 from visdet_assigners.assigners.scale_range import RANGES
 from visdet_assigners.testing.measure import peak_memory
+from visdet_assigners.testing.plain import PLAIN
+from visdet_assigners.testing.trial import Trial as Call
 
 if TYPE_CHECKING:
     from reliability.faults import Spoil
@@ -140,7 +142,7 @@ def coincides(trial: Trial) -> str:
 
 def crowded(trial: Trial) -> str:
     """Fewer predictions than ground truths: each is matched, or it is as in mmdet where mmdet copes."""
-    if trial.subject.code in ("PT", "SR", "MI", "AM", "AS") or "Hungarian" in trial.subject.name:
+    if trial.subject.code in ("PT", "SR", "MI", "AM", "AS", "RK") or "Hungarian" in trial.subject.name:
         rows = pairs(trial.subject, trial.result)
         return "" if rows == {(0, 0), (1, 1)} else f"positives {sorted(rows)}"
     if trial.subject.code == "UN":  # the last of those who take both overlaps neither
@@ -173,6 +175,13 @@ def like_mmdet(trial: Trial) -> str:
         reference = PlainScaleRange().assign(
             SimpleNamespace(**trial.scene.pred), list(trial.scene.levels), SimpleNamespace(**trial.scene.gt), None
         )
+    elif trial.subject.code == "SC":
+        reference = SUBJECTS[2].assign(trial.scene, reference=True)
+    elif trial.subject.name in PLAIN:
+        fields = PLAIN[trial.subject.name](
+            Call(trial.subject.name, {**trial.subject.options, **trial.scene.options}, trial.scene.pred, trial.scene.gt)
+        )
+        reference = SimpleNamespace(**fields)
     elif trial.subject.code == "MU" and len(trial.scene.gt["labels"]) < 2:  # mmdet fails or mixes up the proposals
         found = {gt for row, gt in pairs(trial.subject, trial.result) if row < trial.num_priors}
         return "" if found == {0} else "no positive for the ground truth"
@@ -276,12 +285,14 @@ def without_gradient(trial: Trial) -> str:
 
 def not_negative_inside(trial: Trial) -> str:
     """No prior inside the crowd region is negative; or mmdet's result where the method has no ignore regions."""
-    if trial.subject.code in ("MI", "AM", "AT", "AS"):
+    if trial.subject.code in ("MI", "AM", "AT", "AS", "RK", "HI", "SC"):
         x1, y1, x2, y2 = CROWDS[0]
         priors = trial.scene.pred["priors"]
         inside = (priors[:, :2] >= torch.stack([x1, y1])).all(1) & (priors[:, 2:] <= torch.stack([x2, y2])).all(1)
         if not inside.any() or (trial.result.gt_inds[inside] == 0).any():
             return "priors inside the region are negative"
+        if trial.subject.name in PLAIN:  # whose loops know no regions
+            return ""
     return like_mmdet(trial)
 
 
@@ -319,7 +330,7 @@ def fill(subject: Subject, scene: Scene, count: int, image: tuple[int, int], rat
     pred: dict[str, Tensor] = {"priors": priors}
     if "approxs" in subject.priors:
         pred["approxs"] = priors[:, None].repeat(1, 9, 1)
-    if subject.code in ("SO", "DS", "PT"):
+    if subject.code in ("SO", "DS", "PT", "PO"):
         stride = torch.cat([priors.new_full((size, 2), stride) for size, stride in zip(levels, STRIDES)])
         pred["priors"] = torch.cat([(priors[:, :2] + priors[:, 2:]) / 2, stride], dim=1)
     if subject.boxes:

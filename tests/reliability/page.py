@@ -53,7 +53,7 @@ batch; see `ways.py`.
 
 mmdet's letters, in the second place of each pair, are those of mmdet 3.5.1 (onedl-mmdetection; 2.28.2 for
 AscendMaxIoU), found with torch 2.13 on a CPU in scenes of 640 x 640 pixels with 8,400 priors; a small w is documented
-behaviour that counts as wrong in the totals. mmdet has no ScaleRange.
+behaviour that counts as wrong in the totals. mmdet lacks the last five.
 """
 
 
@@ -155,7 +155,7 @@ def totals(found: Mapping[str, Sequence[Outcome]]) -> str:
                 theirs["W" if letter == "w" else letter] += 1
     letters = "REKXWO"
     lines = ["| | cells | " + " | ".join(letters) + " |", "|---|---:|" + "---:|" * len(letters)]
-    for name, counts in (("this package", ours), ("mmdet", theirs), ("ScaleRange", new)):
+    for name, counts in (("this package", ours), ("mmdet", theirs), ("those that mmdet lacks", new)):
         lines.append(f"| {name} | {counts.total():,} | " + " | ".join(str(counts[each]) for each in letters) + " |")
     return "\n".join(lines) + "\n"
 

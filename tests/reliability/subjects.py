@@ -242,6 +242,8 @@ OLD_FORM = ["cls_cost", "reg_cost", "iou_cost"]
 MASK_FORM = ["cls_cost", "mask_cost", "dice_cost"]
 RETINANET = dict(pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0.0, ignore_iof_thr=0.5)
 
+SCHEDULE = [dict(type="ATSSAssigner", topk=9, ignore_iof_thr=0.5), dict(type="MaxIoUAssigner", **RETINANET)]
+
 SUBJECTS = (
     Subject("MI", "MaxIoUAssigner", prior_boxes, RETINANET),
     Subject("AM", "ApproxMaxIoUAssigner", approximated, RETINANET, priors=("priors", "approxs")),
@@ -284,6 +286,11 @@ SUBJECTS = (
         counts="num_instance",
     ),
     Subject("SR", "ScaleRangeAssigner", prior_boxes, dict(center_sampling=True), with_levels, levels=True),
+    Subject("RK", "RankingAssigner", prior_boxes, dict(topk=2, ignore_iof_thr=0.5), counts="topk"),
+    Subject("HI", "HierarchicalAssigner", prior_boxes, dict(ignore_iof_thr=0.5), counts="topk"),
+    Subject("PO", "POTOAssigner", pointwise, dict(score_form="probabilities"), boxes="bboxes", scores="scores"),
+    Subject("SC", "ScheduledAssigner", prior_boxes, dict(assigners=SCHEDULE, milestones=[10**9]), with_levels,
+            levels=True),
 )  # fmt: skip
 
 

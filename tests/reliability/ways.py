@@ -49,7 +49,8 @@ class Way:
 
 def ways_of(subject: Subject) -> list[Way]:
     """All ways of calling a subject."""
-    ways = [Way(subject.assign, subject.name), Way(subject.assign_batch, subject.name)]
+    who = "ATSSAssigner" if subject.code == "SC" else subject.name  # whose turn it is
+    ways = [Way(subject.assign, who), Way(subject.assign_batch, who)]
     if subject.code == "AS":
         ways.append(
             Way(lambda scene: padded(subject, scene), subject.name, PADDED, NOT_PADDED, has_image=False, warns=False)
@@ -77,6 +78,9 @@ FUNCTIONS: dict[str, tuple[str, str]] = {
     "PT": ("point", "points gts"),
     "DS": ("dynamic_soft_label", "points gts labels boxes logits"),
     "SR": ("scale_range", "priors gts level_sizes ranges"),
+    "RK": ("ranking", "priors gts"),
+    "HI": ("hierarchical", "priors gts"),
+    "PO": ("poto", "points gts labels boxes scores"),
 }
 """The function of each subject that has one, and what it is given."""
 NOT_BY_FUNCTION = ("B10", "E20", "E21", "E22", "F", "G", "H")

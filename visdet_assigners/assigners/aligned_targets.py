@@ -1,4 +1,4 @@
-"""What heads learn from the task-aligned assignments of a batch."""
+"""What priors learn under task-aligned assignment: targets of the scores, and the layout of YOLOv8's heads."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 
 from visdet_assigners.functional.tensors import as_float32, as_tensor
+
+EPS = 1e-7
+"""Keeps the normalisation of targets finite, as in the published code."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,37 @@ class TaskAlignedTargets:
     scores: Tensor
     foreground: Tensor
     gt_index: Tensor
+
+
+def classification_targets(
+    metrics: Tensor, quality: Tensor, gt_index: Tensor, num_gts: int, eps: float = EPS
+) -> Tensor:
+    """What the score of each positive should become: its alignment, scaled so that the best gets the best IoU.
+
+    For each ground truth, metric / largest metric * largest IoU over its positives (section 3.3), those that are left
+    after conflicts.
+
+    Args:
+        metrics: (N,) alignments, at least 0.
+        quality: (N,) IoUs.
+        gt_index: (N,) int64, the matched ground truth from 0, negative where nothing is matched.
+        num_gts: M; may be 0.
+        eps: added to the largest metric; 1e-7 in TOOD, 1e-9 in YOLOv8.
+
+    Returns:
+        (N,), 0 where nothing is matched.
+
+    Example:
+        >>> metrics, iou = torch.tensor([0.0706, 0.0, 0.1131]), torch.tensor([0.70, 0.0, 0.85])
+        >>> classification_targets(metrics, iou, torch.tensor([0, -1, 0]), 1)
+        tensor([0.5306, 0.0000, 0.8500])
+    """
+    matched = gt_index >= 0
+    owner = torch.where(matched, gt_index, num_gts)  # the last takes what nobody has
+    largest, best = (
+        values.new_zeros(num_gts + 1).scatter_reduce(0, owner, values, "amax") for values in (metrics, quality)
+    )
+    return torch.where(matched, metrics / (largest[owner] + eps) * best[owner], 0)
 
 
 def targets_of_images(results: Sequence[Any], gt_list: Sequence[Any], num_classes: int) -> TaskAlignedTargets:

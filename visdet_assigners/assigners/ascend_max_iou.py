@@ -133,6 +133,10 @@ class AscendMaxIoUAssigner(MaxIoUAssigner):
         """Assign a padded batch; the arguments are those of ``assign`` for tensors."""
         if self.perm_repeat_gt_cfg is not None:
             self.fail("perm_repeat_gt_cfg is for single images; leave it out, or assign the images one by one")
+        if self.min_positives:
+            self.fail(
+                "min_positives is for instances, not for padded tensors; leave it out, or give lists of instances"
+            )
         inputs = self.inputs()
         if valid is not None:
             valid = inputs.field(valid, "batch_bboxes_ignore_mask", "flags")

@@ -13,16 +13,14 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from visdet_assigners.assigners.base import Common
 from visdet_assigners.assigners.checking import checked
-from visdet_assigners.assigners.dense import FINER, DenseAssigner
+from visdet_assigners.assigners.dense import FINER, Coverage, DenseAssigner
 from visdet_assigners.assigners.forms import TRUTHS, Names
 from visdet_assigners.assignment import (
     IGNORED,
     Assignment,
     AssignResult,
     all_negative,
-    to_assign_result,
     to_assign_results,
 )
 from visdet_assigners.functional.blocks import split
@@ -241,7 +239,7 @@ class ATSSAssigner(DenseAssigner):
         topk_per_location: ``topk`` counts locations with all their anchors, as the paper's code does, not anchors, as
             mmdet does; the same where each location has one anchor.
         num_anchors_per_location: anchors of each location, all with the same centre; for ``topk_per_location``.
-        **common: see ``BaseAssigner``.
+        **common: see ``DenseAssigner``.
 
     Example:
         >>> from types import SimpleNamespace as Instances
@@ -256,6 +254,7 @@ class ATSSAssigner(DenseAssigner):
     handles_regions: ClassVar[bool] = True
     mmdet2: ClassVar[Names] = ("bboxes", "num_level_bboxes", *TRUTHS, "cls_scores", "bbox_preds")
     asks_boxes: ClassVar[bool] = True
+    covers_inside: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -266,7 +265,7 @@ class ATSSAssigner(DenseAssigner):
         *,
         topk_per_location: bool = False,
         num_anchors_per_location: int = 1,
-        **common: Unpack[Common],
+        **common: Unpack[Coverage],
     ) -> None:
         super().__init__(ignore_iof_thr=ignore_iof_thr, **common)
         self.topk = self.count_of("topk", topk)
@@ -324,9 +323,12 @@ class ATSSAssigner(DenseAssigner):
             images[0].geometry("priors"),
         )
         if len(images) == 1:
-            return [to_assign_result(Assignment(gt_index, quality), labels[0])]
+            return [self.result(Assignment(gt_index, quality), images[0])]
         shape = (len(images), len(priors) // len(images))
-        return to_assign_results(gt_index.view(shape), quality.view(shape), labels)
+        gt_index, quality = gt_index.view(shape), quality.view(shape)
+        if self.min_positives:
+            return [self.result(Assignment(*own), image) for image, *own in zip(images, gt_index, quality)]
+        return to_assign_results(gt_index, quality, labels)
 
     def _quality_of(
         self,

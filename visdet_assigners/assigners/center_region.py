@@ -16,7 +16,7 @@ from typing_extensions import Unpack
 from visdet_assigners.assigners.checking import checked
 from visdet_assigners.assigners.dense import DenseAssigner, DenseCommon
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, Deferred, all_negative
-from visdet_assigners.functional.blocks import static_shapes
+from visdet_assigners.functional.blocks import Reach, static_shapes
 from visdet_assigners.functional.boxes import border_distance, box_area, box_overlaps
 from visdet_assigners.functional.overlaps import near_blocks
 from visdet_assigners.functional.select import ties_by_index
@@ -46,7 +46,7 @@ def center_region(
     foreground_dominate: bool = False,
     ignored: Tensor | None = None,
     overlaps: Callable[..., Tensor] = box_overlaps,
-    reach: float | None = 0.0,
+    reach: float | Reach | None = 0.0,
 ) -> Assignment:
     """Match priors to the ground truths whose cores they lie in.
 
@@ -65,7 +65,7 @@ def center_region(
             otherwise it becomes negative.
         ignored: (N,) bool, priors to leave out of the loss.
         overlaps: gives the (n, m) overlaps of priors and regions, in the mode "iof".
-        reach: pixels from which on boxes apart overlap by exactly 0, None if unknown.
+        reach: from which on boxes apart overlap by exactly 0, None if unknown.
 
     Returns:
         Assignment without ``quality``; ``extras['shadowed_labels']`` (S, 2) int64 are pairs (prior, class), shadow
@@ -140,6 +140,7 @@ class CenterRegionAssigner(DenseAssigner):
         **common: see ``DenseAssigner``; ``ignore_iof_thr`` counts besides the centres.
     """
 
+    covers_inside: ClassVar[bool] = True
     knobs: ClassVar[str] = "raise pos_scale, the part of the box that is positive"
 
     def __init__(
@@ -167,6 +168,10 @@ class CenterRegionAssigner(DenseAssigner):
     def pads(self) -> bool:
         """Whether ground truths may be padded: not here, where the result has a list of shadows."""
         return False
+
+    def free_priors(self, assignment: Assignment, image: Inputs) -> Tensor:
+        """What is negative: all that is ignored lies in ignore regions."""
+        return super().free_priors(assignment, image) & (assignment.gt_index == NEGATIVE)
 
     def decide(self, image: Inputs) -> Assignment:
         """Assign one image, not compiled: how many shadows there are depends on the data."""

@@ -13,6 +13,7 @@ from visdet_assigners.assigners import forms
 from visdet_assigners.assigners.base import BaseAssigner, Common
 from visdet_assigners.assigners.calling import assigner_method
 from visdet_assigners.assigners.compiling import in_bucket
+from visdet_assigners.assigners.covering import cover
 from visdet_assigners.assigners.forms import in_any_form
 from visdet_assigners.assigners.overlapping import OverlapMixin
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, to_assign_result
@@ -25,7 +26,17 @@ FINER = "larger images, or a pyramid that starts at a finer stride, put more pri
 """What helps where the assigner has no knob that does."""
 
 
-class DenseCommon(Common, total=False):
+METRICS = ("assign_metrics", "norm_metrics")
+"""Extras that hold the quality of a match."""
+
+
+class Coverage(Common, total=False):
+    """Options that every dense assigner takes as keywords, and `ignore_iof_thr`."""
+
+    min_positives: int
+
+
+class DenseCommon(Coverage, total=False):
     """Options that every dense assigner takes as keywords."""
 
     ignore_iof_thr: float
@@ -44,11 +55,17 @@ class DenseAssigner(OverlapMixin, BaseAssigner):
       the calculator knows, as rotated ones.
     * ``asks_boxes``: whether it needs no more of them than `functional.geometry.Geometry` says: then boxes of any form
       will do whose class says it, as mmdet's ``BaseBoxes``, and that the calculator knows.
+    * ``covers_inside``: whether heads need the centres of positives to lie inside, see ``min_positives``.
     * ``decide(inputs)``: the assignment of one image, by a pure function.
 
     Args:
         ignore_iof_thr: a prior that would be background is left out of the loss where ignore regions cover more than
             this share of it (of points, of a square of the size of a stride); off when not above 0.
+        min_positives: 1 gives an object that is left without a positive its best prior that nobody has: the largest
+            overlap with what is predicted, or with the priors where predictions don't count, by the assigner's own
+            calculator; where nothing overlaps, the nearest centre.  Objects of no area get none, nor does one whose 8
+            best free priors all go to others that had none, or, where heads need centres inside, one that holds none.
+            It brings coverage, which isn't AP: where few objects are left without, it may change nothing.  0 is off.
         **common: see ``BaseAssigner``.
 
     Result: ``AssignResult``, its ``max_overlaps`` (N,) being the quality of the ``Assignment``.
@@ -60,9 +77,13 @@ class DenseAssigner(OverlapMixin, BaseAssigner):
     handles_regions: ClassVar[bool] = False
     needs_geometry: ClassVar[bool] = True
     asks_boxes: ClassVar[bool] = False
+    covers_inside: ClassVar[bool] = False
 
-    def __init__(self, *, ignore_iof_thr: float = -1, **common: Unpack[Common]) -> None:
+    def __init__(self, *, ignore_iof_thr: float = -1, min_positives: int = 0, **common: Unpack[Common]) -> None:
         super().__init__(**common)
+        self.min_positives = self.count_of("min_positives", min_positives, least=0)
+        if self.min_positives > 1:
+            self.fail(f"min_positives is {min_positives}; 0 and 1 are known: raise what counts candidates for more")
         self.ignore_iof_thr = self.number_of("ignore_iof_thr", ignore_iof_thr)
 
     @in_any_form
@@ -149,9 +170,8 @@ class DenseAssigner(OverlapMixin, BaseAssigner):
 
     def fields_of(self, pred_instances: Any) -> Mapping[str, Kind]:
         """The fields that are read of these predictions, and what they hold."""
-        if self.needs_geometry:
-            return self.reads
-        return {name: self.kind_of(kind) for name, kind in self.reads.items()}
+        reads = self.reads_of(self)
+        return reads if self.needs_geometry else {name: self.kind_of(kind) for name, kind in reads.items()}
 
     def read(
         self,
@@ -283,6 +303,37 @@ class DenseAssigner(OverlapMixin, BaseAssigner):
         raise NotImplementedError(f"{type(self).__name__} has neither decide nor decide_images")
 
     def result(self, assignment: Assignment, image: Inputs) -> AssignResult:
+        """The assignment in mmdet's form, when each object has what ``min_positives`` promises."""
+        return self.in_form(self.covered(assignment, image), image)
+
+    def covered(self, assignment: Assignment, image: Inputs) -> Assignment:
+        """Give objects without a positive their best free priors, where that is wanted."""
+        gt_index = assignment.gt_index
+        if not self.min_positives or not len(gt_index) or not len(image.gts):
+            return assignment
+        if not (self.needs_geometry or self.promise("upright")):
+            self.fail("min_positives needs xyxy boxes, and only the iou_calculator knows these; leave it out")
+        priors = self.boxes_of_priors(image)
+        boxes = image.fields.get("bboxes", priors)
+        free = self.free_priors(assignment, image)
+        with torch.no_grad():
+            taker, overlap = cover(gt_index, image.gts, boxes, priors, free, self.measure, self.covers_inside)
+        given = taker >= 0
+        quality = assignment.quality
+        extras = {
+            name: torch.where(given, overlap, value) if name in METRICS else value
+            for name, value in assignment.extras.items()
+        }
+        quality = None if quality is None else torch.where(given, overlap, quality)
+        return Assignment(torch.where(given, taker, gt_index), quality, extras)
+
+    def free_priors(self, assignment: Assignment, image: Inputs) -> Tensor:
+        """Which priors an object without a positive may get, (N,) bool: what no object has, outside ignore regions."""
+        free = assignment.gt_index < 0
+        ignored = self.ignored_priors(self.boxes_of_priors(image), image.regions)
+        return free if ignored is None else free & ~ignored
+
+    def in_form(self, assignment: Assignment, image: Inputs) -> AssignResult:
         """The assignment in mmdet's form, negatives in ignore regions being left out."""
         if image.regions is not None and not self.handles_regions and self.ignore_iof_thr > 0:
             name = next(iter(self.reads))
@@ -304,7 +355,7 @@ class DenseAssigner(OverlapMixin, BaseAssigner):
 
     def boxes_of_priors(self, image: Inputs) -> Tensor:
         """Boxes (N, 4) xyxy that ignore regions may cover: the priors, or of points squares of the size of a stride."""
-        name, kind = next(iter(self.reads.items()))
+        name, kind = next(iter(self.reads_of(self).items()))
         priors = image.fields[name]
         if kind not in ("points", "strided"):
             return priors

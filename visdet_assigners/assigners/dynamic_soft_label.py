@@ -22,6 +22,7 @@ from visdet_assigners.functional.costs import soft_label_cost, soft_label_terms
 from visdet_assigners.functional.geometry import UPRIGHT, Geometry, geometry_of
 from visdet_assigners.functional.masks import center_of_mass
 from visdet_assigners.functional.overlaps import IOU, Measure
+from visdet_assigners.functional.resolve import Conflict
 from visdet_assigners.functional.tensors import evenly
 from visdet_assigners.functional.validity import Kind
 from visdet_assigners.inputs import Inputs
@@ -47,6 +48,7 @@ def dynamic_soft_label(
     centers: Tensor | None = None,
     measure: Measure = IOU,
     geometry: Geometry = UPRIGHT,
+    conflict: Conflict = "all",
 ) -> Assignment:
     """Match points to the ground truths of one image by the cost of their predictions.
 
@@ -67,6 +69,8 @@ def dynamic_soft_label(
         measure: what takes the place of the IoU of ground truths and predicted boxes.
         geometry: what is known of the ground truths; where they aren't upright, they and the predicted boxes may have
             any columns that it and ``measure`` know.
+        conflict: a point that several take goes to the one that it is cheapest for of "all" ground truths, or of those
+            that have "selected" it.
 
     Returns:
         Assignment with ``quality`` = IoU of the predicted with the matched box, 0 elsewhere.
@@ -99,7 +103,7 @@ def dynamic_soft_label(
         return lambda block: measure.overlaps(gts[block], own_boxes), cost_of
 
     candidates = any_ground_truth(inside, gts, len(points), geometry)
-    return match_candidates(candidates, geometry.areas(gts) > 0, costs, topk, measure.blockwise)
+    return match_candidates(candidates, geometry.areas(gts) > 0, costs, topk, measure.blockwise, conflict)
 
 
 @register
@@ -118,6 +122,8 @@ class DynamicSoftLabelAssigner(DenseAssigner):
         topk: IoUs whose sum is the number of positives of a ground truth.
         iou_weight: weight of the IoU cost.
         iou_calculator: configuration or object; plain IoU if None.
+        conflict: a point that several take goes to the cheapest of "all" objects, as in mmdet, or of those that have
+            "selected" it: under "all" a small object may lose its only points to one that had not taken them.
         **common: see ``DenseAssigner``.
     """
 
@@ -133,9 +139,12 @@ class DynamicSoftLabelAssigner(DenseAssigner):
         topk: int = 13,
         iou_weight: float = 3.0,
         iou_calculator: Any = None,
+        *,
+        conflict: Conflict = "all",
         **common: Unpack[DenseCommon],
     ) -> None:
         super().__init__(**common)
+        self.conflict = self.option_of("conflict", conflict, Conflict)
         self.soft_center_radius = self.number_of("soft_center_radius", soft_center_radius)
         self.topk = self.count_of("topk", topk)
         self.iou_weight = self.number_of("iou_weight", iou_weight)
@@ -164,4 +173,5 @@ class DynamicSoftLabelAssigner(DenseAssigner):
             self.measure_in(image, "bboxes"),
             # mmdet asks HorizontalBoxes, too; to them a point on their border lies inside.
             UPRIGHT if image.forms["gts"] is None else geometry_of(image.forms["gts"]),
+            self.conflict,
         )

@@ -131,6 +131,10 @@ class GridAssigner(DenseAssigner):
         self.set_thresholds(pos_iou_thr, neg_iou_thr, min_pos_iou)
         self.gt_max_assign_all = gt_max_assign_all
 
+    def free_priors(self, assignment: Assignment, image: Inputs) -> Tensor:
+        """Responsible anchors alone: the head encodes the place of an object within its cell."""
+        return super().free_priors(assignment, image) & image.fields["responsible_flags"]
+
     def decide(self, image: Inputs) -> Assignment:
         """Assign one image."""
         priors, responsible = image.fields.values()

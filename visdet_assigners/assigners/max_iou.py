@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from visdet_assigners.assigners.base import Common
 from visdet_assigners.assigners.checking import Option, checked
-from visdet_assigners.assigners.dense import DenseAssigner
+from visdet_assigners.assigners.dense import Coverage, DenseAssigner
 from visdet_assigners.assignment import IGNORED, NEGATIVE, Assignment, AssignResult, all_negative
 from visdet_assigners.functional.boxes import INSIDE, border_distance
 from visdet_assigners.functional.jitter import spread_repeated_boxes
@@ -212,7 +211,7 @@ class MaxIoUAssigner(DenseAssigner):
             ``functional.jitter.spread_repeated_boxes``; None leaves them.
         ignore_outside_gt: ignore positives whose centre lies outside their ground truth, see ``ignore_outside``; for
             heads with centerness, which have no target there.
-        **common: see ``BaseAssigner``.
+        **common: see ``DenseAssigner``.
 
     Differs from mmdet: thresholds may be ints, numpy numbers or lists; see ``max_iou`` for the rest.
 
@@ -247,7 +246,7 @@ class MaxIoUAssigner(DenseAssigner):
         perm_repeat_gt_cfg: Mapping[str, float] | None = None,
         *,
         ignore_outside_gt: bool = False,
-        **common: Unpack[Common],
+        **common: Unpack[Coverage],
     ) -> None:
         super().__init__(ignore_iof_thr=ignore_iof_thr, **common)
         self.build_calculator(iou_calculator)
@@ -263,6 +262,17 @@ class MaxIoUAssigner(DenseAssigner):
     def needs_geometry(self) -> bool:  # type: ignore[override]
         """Only to see whether centres lie inside."""
         return self.ignore_outside_gt
+
+    @property
+    def covers_inside(self) -> bool:  # type: ignore[override]
+        """Where positives are to lie inside."""
+        return self.ignore_outside_gt
+
+    def free_priors(self, assignment: Assignment, image: Inputs) -> Tensor:
+        """As for every dense assigner, by the share that counts here."""
+        ignored = self.ignored_priors(self.squares(image), image.regions, self.ignore_wrt_candidates)
+        free = assignment.gt_index < 0
+        return free if ignored is None else free & ~ignored
 
     @property
     def thresholds(self) -> IoUThresholds:
@@ -362,4 +372,4 @@ class MaxIoUAssigner(DenseAssigner):
         image.settle()
         if len(overlaps) != len(image.labels):
             self.fail(f"overlaps are of {len(overlaps)} ground truths and gt_labels of {len(image.labels)}")
-        return self.result(self.run(match_by_iou, overlaps.T, *self.thresholds), image)
+        return self.in_form(self.run(match_by_iou, overlaps.T, *self.thresholds), image)

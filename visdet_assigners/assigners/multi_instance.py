@@ -117,6 +117,8 @@ class MultiInstanceAssigner(DenseAssigner):
         **common: Unpack[Common],
     ) -> None:
         super().__init__(**common)
+        if self.min_positives:
+            self.fail("min_positives has no meaning: each proposal has several objects; lower pos_iou_thr")
         self.num_instance = self.count_of("num_instance", num_instance)
         self.build_calculator(iou_calculator)
         self.set_thresholds(pos_iou_thr, neg_iou_thr, min_pos_iou)
@@ -154,7 +156,7 @@ class MultiInstanceAssigner(DenseAssigner):
         blocks = split(len(everything), 80 * max(1, len(boxes)), boxes.device, least) or [slice(0, 0)]
         found = [
             multi_instance.__wrapped__(  # type: ignore[attr-defined]
-                self.overlaps(everything[rows], boxes),
+                self.measure.overlaps(boxes, everything[rows]).mT,
                 self.overlaps(everything[rows], boxes, mode="iof"),
                 labels,
                 self.pos_iou_thr,

@@ -29,10 +29,11 @@ class OverlapMixin:
     compute something else, don't inherit them):
 
     * ``upright``: it takes xyxy boxes alone, so that these can be checked.
-    * ``reach``: pixels from which on boxes apart overlap by exactly 0, so that far pairs are left out.
+    * ``reach``: pixels from which on boxes apart overlap by exactly 0, so that far pairs are left out, or a
+      `functional.blocks.Reach`; None for none.  It may be a property, where it depends on the options.
     * ``takes_pairs``: it takes ``is_aligned`` with any number of leading dimensions.
-    * ``blockwise``: an overlap doesn't depend on what else is in the call, nor on which of the two comes first, so that
-      calls may be cut into blocks.
+    * ``blockwise``: an overlap doesn't depend on what else is in the call, so that calls may be cut into blocks.  The
+      ground truths then always come first, for measures that tell them from the priors.
 
     Where it promises nothing it is called once, with all boxes, as long as the memory budget allows.  It gets boxes in
     the class that they came in, as `mmdet.structures.bbox.BaseBoxes`, since it may ask that class for more than rows.
@@ -65,7 +66,8 @@ class OverlapMixin:
 
     def promise(self, name: str) -> Any:
         """What the calculator's own class promises by this name, None if nothing."""
-        return vars(type(self.iou_calculator)).get(name)
+        promised = vars(type(self.iou_calculator)).get(name)
+        return promised.__get__(self.iou_calculator) if isinstance(promised, property) else promised
 
     @property
     def blockwise(self) -> bool:
@@ -131,7 +133,7 @@ class OverlapMixin:
         calculator: Any = self.iou_calculator
         if self.promise("takes_pairs"):
             pairs = boxes[candidates]  # (M, K, 4)
-            return as_float32(calculator(pairs, gts[:, None].expand_as(pairs), is_aligned=True))
+            return as_float32(calculator(gts[:, None].expand_as(pairs), pairs, is_aligned=True))
         return self.overlaps(boxes, gts, forms=forms[::-1]).T.gather(1, candidates)
 
     def ignored_priors(

@@ -312,6 +312,12 @@ class RegionAssigner(DenseAssigner):
         image.options = {**options, "size": image.image_size(img_meta)}
         return image
 
+    def free_priors(self, assignment: Assignment, image: Inputs) -> Tensor:
+        """Valid anchors inside the image alone."""
+        anchors, valid = image.fields.values()
+        border = image.options.get("allowed_border", 0)
+        return super().free_priors(assignment, image) & inside_image(anchors, valid, image.options["size"], border)
+
     def decide(self, image: Inputs) -> Assignment:
         """Assign one image."""
         anchors, valid = image.fields.values()

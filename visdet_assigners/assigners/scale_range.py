@@ -118,6 +118,7 @@ class ScaleRangeAssigner(DenseAssigner):
 
     levels: ClassVar[Literal["needed", "optional", "unused"]] = "needed"
     mmdet2: ClassVar[Names] = ("bboxes", "num_level_bboxes", *TRUTHS)
+    covers_inside: ClassVar[bool] = True
 
     def __init__(
         self,

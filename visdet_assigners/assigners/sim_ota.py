@@ -6,7 +6,7 @@ Ge et al., YOLOX, arXiv:2107.08430, section 2.2; after OTA, CVPR 2021, arXiv:210
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.costs import one_hot_costs
 from visdet_assigners.functional.geometry import PAIR, UPRIGHT, Geometry
 from visdet_assigners.functional.overlaps import IOU, Measure
-from visdet_assigners.functional.resolve import match_dynamic_k
+from visdet_assigners.functional.resolve import Conflict, match_dynamic_k
 from visdet_assigners.functional.tensors import as_float32
 from visdet_assigners.functional.validity import Kind
 from visdet_assigners.inputs import Inputs
@@ -30,7 +30,10 @@ from visdet_assigners.registry import register
 
 OUTSIDE = 1e5
 """Added to the cost of a prior that is not both inside a box and near its centre."""
+APART = 1e6
+"""The same under "center"."""
 EPS = 1e-7
+CandidateRegion = Literal["box_and_center", "center"]
 
 
 def near_and_inside(points: Tensor, gts: Tensor, radius: float, geometry: Geometry = UPRIGHT) -> tuple[Tensor, Tensor]:
@@ -71,6 +74,8 @@ def sim_ota(
     cls_weight: float = 1.0,
     measure: Measure = IOU,
     geometry: Geometry = UPRIGHT,
+    candidate_region: CandidateRegion = "box_and_center",
+    conflict: Conflict = "all",
 ) -> Assignment:
     """Match points to the ground truths of one image by the cost of their predictions.
 
@@ -91,6 +96,10 @@ def sim_ota(
         measure: what takes the place of the IoU of ground truths and predicted boxes.
         geometry: what is known of the ground truths; where they aren't upright, they and the predicted boxes may have
             any columns that it and ``measure`` know.
+        candidate_region: "box_and_center" as above; "center" asks for nearness alone: only points near a
+            centre are candidates, and 1e6 is added where it is another's.
+        conflict: a point that several take goes to the one that it is cheapest for of "all" ground truths, or of those
+            that have "selected" it.
 
     Returns:
         Assignment with ``quality`` = IoU of the predicted with the matched box, 0 elsewhere.
@@ -102,7 +111,7 @@ def sim_ota(
 
     def near_or_inside(block: Tensor) -> Tensor:
         inside, near = near_and_inside(points, block, center_radius, geometry)
-        return (inside | near).any(dim=0)
+        return (near if candidate_region == "center" else inside | near).any(dim=0)
 
     def costs(rows: Tensor | slice) -> tuple[Callable[[slice], Tensor], Callable[[slice, Tensor], Tensor]]:
         cls_cost, number = one_hot_costs(scores[rows], labels)  # (K, n), (M,)
@@ -111,12 +120,12 @@ def sim_ota(
         def cost_of(block: slice, iou: Tensor) -> Tensor:
             inside, near = near_and_inside(own_points, gts[block], center_radius, geometry)
             cost = cls_cost[number[block]] * cls_weight + -torch.log(iou + EPS) * iou_weight
-            return cost + ~(inside & near) * OUTSIDE
+            return cost + (~near * APART if candidate_region == "center" else ~(inside & near) * OUTSIDE)
 
         return lambda block: measure.overlaps(gts[block], own_boxes), cost_of
 
     candidates = any_ground_truth(near_or_inside, gts, len(points), geometry)
-    return match_candidates(candidates, geometry.areas(gts) > 0, costs, topk, measure.blockwise)
+    return match_candidates(candidates, geometry.areas(gts) > 0, costs, topk, measure.blockwise, conflict)
 
 
 def any_ground_truth(test: Callable[[Tensor], Tensor], gts: Tensor, num_points: int, geometry: Geometry) -> Tensor:
@@ -139,6 +148,7 @@ def match_candidates(
     costs: Callable[[Tensor | slice], tuple[Callable[[slice], Tensor], Callable[[slice, Tensor], Tensor]]],
     topk: int,
     blockwise: bool = True,
+    conflict: Conflict = "all",
 ) -> Assignment:
     """Match the candidates by their costs, a dynamic number to each ground truth; all other points are negative.
 
@@ -148,19 +158,20 @@ def match_candidates(
         costs: makes, for the points that are worked on, what ``match_dynamic_k`` takes: IoUs and costs by block.
         topk: IoUs that are summed.
         blockwise: whether blocks may be as small as is fastest, see `Measure`.
+        conflict: see ``match_dynamic_k``.
 
     Returns:
         Assignment with ``quality`` (N,) float32 = IoU of the match, 0 elsewhere.
     """
     device = candidates.device
     if static_shapes(device):
-        gt_index, quality = match_dynamic_k(*costs(slice(None)), candidates, has_area, topk, blockwise)
+        gt_index, quality = match_dynamic_k(*costs(slice(None)), candidates, has_area, topk, blockwise, conflict)
         return Assignment(gt_index, quality.float())
     kept = candidates.nonzero()[:, 0]
     gt_index = all_negative(len(candidates), candidates)
     quality = torch.zeros(len(candidates), device=device)
     if len(kept):
-        matched, iou = match_dynamic_k(*costs(kept), candidates[kept], has_area, topk, blockwise)
+        matched, iou = match_dynamic_k(*costs(kept), candidates[kept], has_area, topk, blockwise, conflict)
         gt_index, quality = gt_index.index_copy(0, kept, matched), quality.index_copy(0, kept, iou.float())
     return Assignment(gt_index, quality)
 
@@ -178,6 +189,12 @@ class SimOTAAssigner(DenseAssigner):
         iou_weight: weight of the IoU cost.
         cls_weight: weight of the classification cost.
         iou_calculator: configuration or object; plain IoU if None.
+        candidate_region: "box_and_center" as published and as in mmdet; "center" as in today's YOLOX, which
+            asks for nearness alone, with ``center_radius=1.5``: small objects, whose boxes hold few points, keep those
+            around them.
+        conflict: a point that several take goes to the cheapest of "all" objects, as published, or of those that
+            have "selected" it: under "all" it may go to one that had not taken it, and a small object that loses its
+            only points so has none.
         **common: see ``DenseAssigner``.
     """
 
@@ -196,9 +213,14 @@ class SimOTAAssigner(DenseAssigner):
         iou_weight: float = 3.0,
         cls_weight: float = 1.0,
         iou_calculator: Any = None,
+        *,
+        candidate_region: CandidateRegion = "box_and_center",
+        conflict: Conflict = "all",
         **common: Unpack[DenseCommon],
     ) -> None:
         super().__init__(**common)
+        self.candidate_region = self.option_of("candidate_region", candidate_region, CandidateRegion)
+        self.conflict = self.option_of("conflict", conflict, Conflict)
         self.center_radius = self.number_of("center_radius", center_radius, least=0)
         self.candidate_topk = self.count_of("candidate_topk", candidate_topk)
         self.iou_weight = self.number_of("iou_weight", iou_weight)
@@ -228,4 +250,6 @@ class SimOTAAssigner(DenseAssigner):
             self.cls_weight,
             self.measure_in(image, "bboxes"),
             image.geometry("gts"),
+            self.candidate_region,
+            self.conflict,
         )

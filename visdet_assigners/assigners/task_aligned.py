@@ -12,7 +12,11 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from visdet_assigners.assigners.aligned_targets import TaskAlignedTargets, targets_of_images
+from visdet_assigners.assigners.aligned_targets import (
+    TaskAlignedTargets,
+    classification_targets,
+    targets_of_images,
+)
 from visdet_assigners.assigners.base import PREDICTING
 from visdet_assigners.assigners.calling import assigner_method
 from visdet_assigners.assigners.checking import checked
@@ -33,8 +37,6 @@ from visdet_assigners.registry import register
 
 PAIR = 32
 """Bytes that a pair takes where all are looked at."""
-EPS = 1e-7
-"""Keeps the normalisation of targets finite, as in the published code."""
 CandidateOrder = Literal["topk_then_inside", "inside_then_topk"]
 
 
@@ -53,6 +55,8 @@ def task_aligned(
     beta: float = 6.0,
     measure: Measure = IOU,
     candidate_order: CandidateOrder = "topk_then_inside",
+    topk2: int | None = None,
+    side_floor: tuple[float, float] | None = None,
 ) -> Assignment:
     """Match priors to the ground truths of one image by how well their predictions fit.
 
@@ -72,6 +76,8 @@ def task_aligned(
         measure: what takes the place of the IoU of ground truths and predicted boxes.
         candidate_order: whether a prior whose centre lies outside takes one of the ``topk`` places, as in TOOD, or
             only those inside are ranked ("inside_then_topk"), as in YOLOv8.
+        topk2: positives that a ground truth keeps of those that it has after conflicts, the best aligned; all if None.
+        side_floor: (least, counted) pixels: to tell what lies inside, a side below the first counts as the second.
 
     Returns:
         Assignment with ``quality`` = IoU of the predicted with the matched box, 0 elsewhere,
@@ -81,8 +87,9 @@ def task_aligned(
     Differs from mmdet: quality is 0 where nothing is matched (mmdet: -1e8).
     """
     found = aligned_of_images(
-        priors[None], [gts], [labels], boxes[None], scores[None], topk, alpha, beta, measure, candidate_order
-    )
+        priors[None], [gts], [labels], boxes[None], scores[None], topk, alpha, beta, measure, candidate_order,
+        topk2=topk2, side_floor=side_floor,
+    )  # fmt: skip
     return in_assignment(*(each[0] for each in found))
 
 
@@ -104,6 +111,8 @@ def aligned_of_images(
     candidate_order: CandidateOrder,
     geometry: Geometry = UPRIGHT,
     prior_geometry: Geometry = UPRIGHT,
+    topk2: int | None = None,
+    side_floor: tuple[float, float] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Match the priors of B images as `task_aligned` does.
 
@@ -120,6 +129,8 @@ def aligned_of_images(
         candidate_order: see there.
         geometry: what is known of the ground truths; several images need upright ones.
         prior_geometry: what is known of the priors.
+        topk2: see there.
+        side_floor: see there.
 
     Returns:
         Four (B, N): the ground truth of each prior in its image, -1 where there is none; the IoU, the alignment, and
@@ -133,6 +144,7 @@ def aligned_of_images(
 
     # The ground truths of all images stand one after another, T in all, and so do the priors.
     all_gts, all_labels = (cat_or_only(own) for own in (gts, labels))
+    regions = all_gts if side_floor is None else with_least_sides(all_gts, *side_floor)
     all_priors, by_class = priors.flatten(0, 1), scores.mT.contiguous()  # (B, C, N)
     image, row = row_of_image(counts, priors) if several else (None, None)  # (T,) each
     topk, inside_first = min(topk, num_priors), candidate_order == "inside_then_topk"
@@ -143,7 +155,7 @@ def aligned_of_images(
         inside = None
         if inside_first:
             own_x, own_y = (each.view(num_images, num_priors)[own] for each in (x, y))
-            inside = geometry.inside(own_x, own_y, all_gts[block], INSIDE)
+            inside = geometry.inside(own_x, own_y, regions[block], INSIDE)
         score = by_class[own, all_labels[block]]
         found = best_aligned(all_gts[block], score, boxes[own], topk, alpha, beta, measure, inside)
         return found if image is None else (found[0] + num_priors * image[block, None], *found[1:])
@@ -152,7 +164,7 @@ def aligned_of_images(
         gt, prior, iou = overlapping_pairs(overlap_table(boxes[0][:, None], all_gts[block], measure))  # (P,) each
         alignment = align(by_class[0][all_labels[block][gt], prior], iou, alpha, beta)
         if inside_first:
-            alignment = alignment * geometry.inside_own(x[prior], y[prior], all_gts[block][gt], INSIDE)
+            alignment = alignment * geometry.inside_own(x[prior], y[prior], regions[block][gt], INSIDE)
         pair = largest_of_each(alignment, gt, len(all_gts[block]), topk)  # (m, K), P where there are no more
         return tuple(torch.cat([each, each.new_zeros(1)])[pair] for each in (prior, alignment, iou))  # type: ignore
 
@@ -162,7 +174,7 @@ def aligned_of_images(
     blocks = split(len(all_gts), pair * num_priors, priors.device, least=len(all_gts))
     found = [best_of(block) for block in blocks]
     candidates, alignment, iou = (torch.cat(each) for each in zip(*found))
-    gt_index, *values = match_aligned((x, y), all_gts, candidates, alignment, iou, geometry)
+    gt_index, *values = match_aligned((x, y), regions, candidates, alignment, iou, geometry, topk2)
     if row is not None:
         gt_index = torch.where(gt_index >= 0, row[gt_index.clamp(min=0)], gt_index)
     return tuple(each.view(num_images, num_priors) for each in (gt_index, *values))  # type: ignore[return-value]
@@ -208,21 +220,24 @@ def best_aligned(
 
 def match_aligned(
     prior_centers: Sequence[Tensor],
-    gts: Tensor,
+    regions: Tensor,
     candidates: Tensor,
     alignment: Tensor,
     iou: Tensor,
     geometry: Geometry,
+    topk2: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Match candidates whose centres lie inside, those claimed twice by the higher IoU.
 
     Args:
         prior_centers: x and y, (N,) each, those of several images one after another.
-        gts: (M, 4) xyxy, or columns that ``geometry`` knows, likewise; M at least 1.
+        regions: (M, 4) xyxy, the ground truths, likewise, or what counts as inside of them, or columns that
+            ``geometry`` knows; M at least 1.
         candidates: (M, K) int64, the priors that each ground truth considers.
         alignment: (M, K) of the candidates.
         iou: (M, K) of the candidates.
         geometry: what is known of the ground truths.
+        topk2: how many of its matches a ground truth keeps, the best aligned; all if None.
 
     Returns:
         The ground truth of each prior, (N,) int64, -1 where there is none; and (N,) each, 0 likewise, the IoU, the
@@ -230,43 +245,36 @@ def match_aligned(
     """
     candidates, alignment, iou = candidates.T, alignment.T, iou.T  # (K, M)
     x, y = prior_centers
-    inside = geometry.inside_own(x[candidates], y[candidates], gts, INSIDE)
+    inside = geometry.inside_own(x[candidates], y[candidates], regions, INSIDE)
     gt_index, row = keep_best(candidates, inside & (alignment > 0), iou, len(x))
+    if topk2 is not None:
+        gt_index = keep_best_aligned(gt_index, candidates, alignment, topk2)
     matched, column = gt_index >= 0, gt_index.clamp(min=0)
     metrics = torch.where(matched, alignment[row, column], 0)
     quality = torch.where(matched, iou[row, column], 0)
-    return gt_index, quality, metrics, classification_targets(metrics, quality, gt_index, len(gts))
+    return gt_index, quality, metrics, classification_targets(metrics, quality, gt_index, len(regions))
 
 
-def classification_targets(
-    metrics: Tensor, quality: Tensor, gt_index: Tensor, num_gts: int, eps: float = EPS
-) -> Tensor:
-    """What the score of each positive should become: its alignment, scaled so that the best gets the best IoU.
+def keep_best_aligned(gt_index: Tensor, candidates: Tensor, alignment: Tensor, topk: int) -> Tensor:
+    """Of the matches (N,), those best aligned with their ground truth: ``topk`` of each, the others become -1.
 
-    For each ground truth, metric / largest metric * largest IoU over its positives (section 3.3), those that are left
-    after conflicts.
-
-    Args:
-        metrics: (N,) alignments, at least 0.
-        quality: (N,) IoUs.
-        gt_index: (N,) int64, the matched ground truth from 0, negative where nothing is matched.
-        num_gts: M; may be 0.
-        eps: added to the largest metric; 1e-7 in TOOD, 1e-9 in YOLOv8.
-
-    Returns:
-        (N,), 0 where nothing is matched.
-
-    Example:
-        >>> metrics, iou = torch.tensor([0.0706, 0.0, 0.1131]), torch.tensor([0.70, 0.0, 0.85])
-        >>> classification_targets(metrics, iou, torch.tensor([0, -1, 0]), 1)
-        tensor([0.5306, 0.0000, 0.8500])
+    The candidates of each ground truth are (K, M) int64, and so is their alignment.
     """
-    matched = gt_index >= 0
-    owner = torch.where(matched, gt_index, num_gts)  # the last takes what nobody has
-    largest, best = (
-        values.new_zeros(num_gts + 1).scatter_reduce(0, owner, values, "amax") for values in (metrics, quality)
-    )
-    return torch.where(matched, metrics / (largest[owner] + eps) * best[owner], 0)
+    number = torch.arange(candidates.shape[1], device=candidates.device)
+    own = gt_index[candidates] == number  # (K, M)
+    best = top(alignment.masked_fill(~own, -1), min(topk, len(candidates)), dim=0, largest=True)[1]
+    chosen = torch.zeros_like(own).scatter(0, best, True) & own
+    kept = gt_index.new_zeros(len(gt_index)).scatter_reduce(0, candidates.flatten(), chosen.flatten().long(), "amax")
+    return gt_index.masked_fill(kept == 0, -1)
+
+
+def with_least_sides(boxes: Tensor, least: float, counted: float) -> Tensor:
+    """Boxes in which a side below ``least`` pixels is ``counted`` long, about the same centre: (M, 4) -> (M, 4)."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    half = torch.where(sides < least, counted, sides) / 2
+    center = (boxes[:, :2] + boxes[:, 2:]) / 2
+    small = (sides < least).repeat(1, 2)
+    return torch.where(small, torch.cat([center - half, center + half], dim=1), boxes)
 
 
 @register
@@ -286,6 +294,11 @@ class TaskAlignedAssigner(DenseAssigner):
         iou_calculator: configuration or object; plain IoU if None.
         candidate_order: "topk_then_inside" as in TOOD, where a prior whose centre lies outside the box takes one of the
             ``topk`` places, or "inside_then_topk" as in YOLOv8.
+        topk2: positives that an object keeps of those that it has after conflicts, the best aligned; all if None.  1
+            gives one positive an object, for detectors without suppression, as YOLO26's second head.
+        side_floor: (least, counted) pixels: to tell what lies inside, a side below the first counts as the second, as
+            in YOLO26 with the strides of the first two levels.  For objects smaller than a cell, which hold no centre;
+            their predictions must overlap them all the same.  None is off.
         **common: see ``DenseAssigner``.
     """
 
@@ -300,12 +313,23 @@ class TaskAlignedAssigner(DenseAssigner):
         topk: int,
         iou_calculator: Any = None,
         candidate_order: CandidateOrder = "topk_then_inside",
+        *,
+        topk2: int | None = None,
+        side_floor: tuple[float, float] | None = None,
         **common: Unpack[DenseCommon],
     ) -> None:
         super().__init__(**common)
         self.topk = self.count_of("topk", topk)
         self.candidate_order = self.option_of("candidate_order", candidate_order, CandidateOrder)
+        self.topk2 = None if topk2 is None else self.count_of("topk2", topk2)
+        self.side_floor = None if side_floor is None else self._pair_of(side_floor)
         self.build_calculator(iou_calculator)
+
+    def _pair_of(self, side_floor: Any) -> tuple[float, float]:
+        if not isinstance(side_floor, Sequence) or len(side_floor) != 2:
+            self.fail(f"side_floor is {side_floor!r}; (least, counted) is expected, as (8, 16)")
+        least = self.number_of("side_floor", side_floor[0], above=0)
+        return least, self.number_of("side_floor", side_floor[1], least=least)
 
     @in_any_form
     @assigner_method
@@ -363,12 +387,14 @@ class TaskAlignedAssigner(DenseAssigner):
             self.candidate_order,
             images[0].geometry("gts"),
             images[0].geometry("priors"),
+            self.topk2,
+            self.side_floor,
         )
         return [self.result(in_assignment(*own), image) for image, *own in zip(images, *found)]
 
-    def result(self, assignment: Assignment, image: Inputs) -> AssignResult:
+    def in_form(self, assignment: Assignment, image: Inputs) -> AssignResult:
         """In mmdet's form, with two plain attributes."""
-        result = super().result(Assignment(assignment.gt_index, assignment.quality), image)
+        result = super().in_form(Assignment(assignment.gt_index, assignment.quality), image)
         result.assign_metrics = assignment.extras["assign_metrics"]
         result.norm_metrics = assignment.extras["norm_metrics"]
         return result

@@ -116,6 +116,8 @@ class UniformAssigner(DenseAssigner):
         iou_calculator: configuration or object; plain IoU if None.
         **common: see ``DenseAssigner``.
 
+    What ``min_positives`` adds is learnt by the class alone: YOLOF's boxes learn from the extra properties.
+
     Differs from mmdet: ``match_times`` may exceed the number of anchors, and ``max_overlaps`` has length N (mmdet: M,
     or None without ground truths).
     """

@@ -9,6 +9,7 @@ that would synchronise with it, so shapes there depend on the numbers of priors 
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +18,18 @@ from visdet_assigners.settings import memory_budget
 
 CACHE = 2 * 1024**2
 """Bytes of temporaries that stay in the cache of a CPU."""
+
+
+class Reach(NamedTuple):
+    """How far from a ground truth a box may lie and still overlap it by more than 0, as a measure defines overlap.
+
+    The gap between their borders is at most ``pixels``, and the size of the ground truth times ``widths`` in x and
+    ``heights`` in y more.
+    """
+
+    pixels: float = 0.0
+    widths: float = 0.0
+    heights: float = 0.0
 
 
 def static_shapes(device: torch.device) -> bool:
@@ -71,8 +84,20 @@ def bounding_boxes(boxes: Tensor, blocks: list[slice]) -> Tensor:
     return torch.stack([torch.cat([each[:, :2].amin(0), each[:, 2:].amax(0)]) for each in around])
 
 
-def touching(bounds: Tensor, boxes: Tensor, reach: float = 0.0) -> Tensor:
-    """Which boxes come within ``reach`` pixels of others: (B, 4), (M, 4) xyxy -> (B, M) bool; borders touch."""
+def touching(bounds: Tensor, boxes: Tensor, reach: float | Reach = 0.0) -> Tensor:
+    """Which boxes come within reach, in pixels or in their own sizes, of others; borders touch.
+
+    Args:
+        bounds: (B, 4) xyxy, the others.
+        boxes: (M, 4) xyxy, ground truths.
+        reach: pixels, or more in sizes of the ground truths.
+
+    Returns:
+        (B, M) bool.
+    """
     x1, y1, x2, y2 = bounds[:, None].unbind(-1)
-    near_x = (boxes[:, 0] <= x2 + reach) & (boxes[:, 2] >= x1 - reach)
-    return near_x & (boxes[:, 1] <= y2 + reach) & (boxes[:, 3] >= y1 - reach)
+    pixels, widths, heights = reach if isinstance(reach, Reach) else (reach, 0.0, 0.0)
+    across = pixels + widths * (boxes[:, 2] - boxes[:, 0])
+    down = pixels + heights * (boxes[:, 3] - boxes[:, 1])
+    near_x = (boxes[:, 0] <= x2 + across) & (boxes[:, 2] >= x1 - across)
+    return near_x & (boxes[:, 1] <= y2 + down) & (boxes[:, 3] >= y1 - down)

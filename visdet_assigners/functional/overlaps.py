@@ -9,9 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from visdet_assigners.functional.blocks import bounding_boxes, split, static_shapes, touching
+from visdet_assigners.functional.blocks import Reach, bounding_boxes, split, static_shapes, touching
 from visdet_assigners.functional.boxes import box_iou, box_overlaps
 from visdet_assigners.functional.resolve import first_true
+from visdet_assigners.functional.select import largest_of_each, top
 from visdet_assigners.functional.tensors import cat_or_only
 
 
@@ -20,14 +21,14 @@ class Measure(NamedTuple):
 
     Attributes:
         overlaps: of (..., M, 4) ground truths and (..., N, 4) boxes, xyxy: (..., M, N).
-        reach: pixels from which on boxes apart overlap by exactly 0, so that far pairs are left out; None where that
-            isn't known.
+        reach: pixels from which on boxes apart overlap by exactly 0, so that far pairs are left out, or a `Reach`,
+            which counts sizes of the ground truth, too; None where that isn't known.
         blockwise: whether an overlap doesn't depend on what else is in the call; otherwise there is one call of all, as
             long as the memory budget allows.
     """
 
     overlaps: Callable[[Tensor, Tensor], Tensor]
-    reach: float | None = None
+    reach: float | Reach | None = None
     blockwise: bool = False
 
 
@@ -73,14 +74,16 @@ class OverlapTable:
     repeatable: bool = True
 
 
-def near_blocks(candidates: Tensor, gts: Tensor, matrices: int, reach: float | None, small: bool = True) -> list[Block]:
+def near_blocks(
+    candidates: Tensor, gts: Tensor, matrices: int, reach: float | Reach | None, small: bool = True
+) -> list[Block]:
     """Cut priors into blocks, on a CPU each with the ground truths that come near one of its boxes.
 
     Args:
         candidates: (..., N, A, 4) xyxy, A boxes of each prior; the first dimensions are images.
         gts: (..., M, 4) xyxy; M at least 1.
         matrices: of a block's size that are there at once, each with an entry for a box and a ground truth.
-        reach: pixels up to which a pair counts as near; None leaves nothing out.
+        reach: up to which a pair counts as near; None leaves nothing out.
         small: whether blocks on a CPU should fit its cache; otherwise the memory budget alone bounds them.
     """
     num_priors, per_prior = candidates.shape[-3:-1]
@@ -90,7 +93,7 @@ def near_blocks(candidates: Tensor, gts: Tensor, matrices: int, reach: float | N
     rows = split(num_priors, bytes_each // APART if culls else bytes_each, gts.device, least)
     if not culls or len(rows) == 1:
         return [Block(each) for each in rows]
-    near = touching(bounding_boxes(candidates, rows), gts, reach or 0.0)
+    near = touching(bounding_boxes(candidates, rows), gts, 0.0 if reach is None else reach)
     return [Block(each, columns.nonzero()[:, 0]) for each, columns in zip(rows, near)]
 
 
@@ -229,6 +232,30 @@ def best_priors(table: OverlapTable, block_best: Tensor, allowed: Tensor, share:
     # The place behind the last row is for those that take nothing.
     nobody = firsts.new_full((1,), -1).expand(*firsts.shape[:-1], last_row + 1)
     return nobody.scatter_reduce(-1, firsts, (number.long() - 1).expand_as(firsts), "amax")[..., :-1]
+
+
+def top_priors(table: OverlapTable, count: int) -> tuple[Tensor, Tensor]:
+    """The priors that each ground truth overlaps most, of equal ones the first.
+
+    Args:
+        table: of M ground truths and N priors of one image.
+        count: how many of each, at most N.
+
+    Returns:
+        (K, M) int64 rows of the priors, best first, and (K, M) overlaps; where one is 0 or less, the row means nothing.
+    """
+    if table.sparse:
+        gt, prior, value = overlapping_pairs(table)  # (P,) each
+        pair = largest_of_each(value, gt, table.num_gts, count, by_index=True).T  # (K, M), P where there are no more
+        return torch.cat([prior, prior.new_zeros(1)])[pair], torch.cat([value, value.new_zeros(1)])[pair]
+    rows, values = [], []
+    for block in table.blocks:
+        overlaps = table.at(block)  # (M, n)
+        best, column = top(overlaps, min(count, overlaps.shape[-1]), dim=-1, largest=True, by_index=True)
+        rows.append(column + block.rows.start)
+        values.append(best)
+    best, place = top(torch.cat(values, dim=-1), count, dim=-1, largest=True, by_index=True)
+    return torch.cat(rows, dim=-1).gather(-1, place).T, best.T
 
 
 def overlapping_pairs(table: OverlapTable) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from visdet_assigners.functional.blocks import split, static_shapes
 from visdet_assigners.functional.select import cheapest, dynamic_k
+
+Conflict = Literal["all", "selected"]
+"""Among whom a prior that several have taken goes to the cheapest."""
 
 
 def keep_best(candidates: Tensor, claimed: Tensor, quality: Tensor, num_priors: int) -> tuple[Tensor, Tensor]:
@@ -86,6 +90,22 @@ def union_of_matchings(gt_index: Tensor) -> Tensor:
     return gt_index.gather(0, rank.argmax(dim=0, keepdim=True))[0]
 
 
+def last_taker(candidates: Tensor, claimed: Tensor, num_priors: int) -> Tensor:
+    """Give each claimed prior to the last ground truth that claims it, as `last_claim` does, from (K, M) candidates.
+
+    Args:
+        candidates: (K, M) int64, priors.
+        claimed: (K, M) bool, the candidates that are claimed.
+        num_priors: N.
+
+    Returns:
+        (N,) int64, -1 where nobody claims the prior.
+    """
+    number = torch.arange(candidates.shape[1], device=candidates.device).expand_as(candidates)
+    claims = number.masked_fill(~claimed, -1).flatten()
+    return claims.new_full((num_priors,), -1).scatter_reduce(0, candidates.flatten(), claims, "amax")
+
+
 def first_true(marks: Tensor) -> Tensor:
     """First row that is marked in each column: (..., M, N) bool -> (..., N) int64, the last row where none is."""
     number = torch.arange(marks.shape[-2], dtype=torch.int32, device=marks.device)[:, None]
@@ -99,6 +119,7 @@ def match_dynamic_k(
     allowed: Tensor,
     topk: int,
     blockwise: bool = True,
+    conflict: Conflict = "all",
 ) -> tuple[Tensor, Tensor]:
     """Give each ground truth its cheapest priors, as many as its largest IoUs sum to, at least one.
 
@@ -113,6 +134,8 @@ def match_dynamic_k(
         allowed: (M,) bool; the other ground truths get nothing.
         topk: IoUs that are summed.
         blockwise: whether blocks may be as small as is fastest; otherwise there is one, if the memory budget allows.
+        conflict: among whom a prior taken twice is cheapest: "all", also those that had not taken it, or those that
+            have "selected" it.
 
     Returns:
         (N,) int64, the ground truth of each prior, -1 where there is none, and (N,) the IoU with it, 0 likewise.
@@ -130,7 +153,7 @@ def match_dynamic_k(
     for block in blocks:
         iou = iou_of(block)
         cost = cost_of(block, iou)
-        if static_shapes(device):  # a candidate whose cost overflows is still cheaper than what is none
+        if static_shapes(device) or conflict == "selected":  # one whose cost overflows is cheaper than what is none
             cost.clamp_(max=torch.finfo(cost.dtype).max)
         cost = cost.masked_fill_(~(allowed[block, None] & candidates), float("inf"))  # (m, N)
         taken = cheapest(cost.T, counts[block], topk).T & candidates
@@ -140,6 +163,7 @@ def match_dynamic_k(
         only = torch.where(here, row + block.start, only)
         only_iou = torch.where(here, iou.gather(0, row[None])[0], only_iou)
 
+        cost = cost if conflict == "all" else cost.masked_fill(~taken, float("inf"))
         low = cost.amin(dim=0)
         here, row = (low < lowest) | (block.start == 0), first_true(cost == low)
         cheapest_gt = torch.where(here, row + block.start, cheapest_gt)

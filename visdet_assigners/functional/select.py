@@ -15,7 +15,7 @@ def ties_by_index() -> bool:
     return settings.ties_of_trace() if torch.compiler.is_compiling() else settings.ties_by_index()
 
 
-def top(values: Tensor, count: int, dim: int, largest: bool) -> tuple[Tensor, Tensor]:
+def top(values: Tensor, count: int, dim: int, largest: bool, by_index: bool | None = None) -> tuple[Tensor, Tensor]:
     """The smallest or largest entries along a dimension, best first.
 
     Args:
@@ -23,6 +23,7 @@ def top(values: Tensor, count: int, dim: int, largest: bool) -> tuple[Tensor, Te
         count: how many, at most the size of the dimension.
         dim: the dimension.
         largest: whether the largest are wanted, else the smallest.
+        by_index: whether equal entries are ordered by index; `ties_by_index` if None.
 
     Returns:
         The entries, and their int64 indices along ``dim``.  Of equal entries as ``torch.topk`` chooses, which depends
@@ -38,7 +39,7 @@ def top(values: Tensor, count: int, dim: int, largest: bool) -> tuple[Tensor, Te
         tensor([1, 3, 0, 2])
     """
     found = values.topk(count, dim=dim, largest=largest)
-    if count == 0 or not ties_by_index():
+    if count == 0 or not (ties_by_index() if by_index is None else by_index):
         return found.values, found.indices
     size, last = values.shape[dim], found.values.narrow(dim, count - 1, 1)
     worse = values < last if largest else values > last
@@ -71,7 +72,9 @@ def nearest_per_level(distance: Tensor, level_sizes: Sequence[int], topk: int) -
     return torch.cat(chosen, dim=-1)
 
 
-def largest_of_each(values: Tensor, owners: Tensor, num_owners: int, count: int) -> Tensor:
+def largest_of_each(
+    values: Tensor, owners: Tensor, num_owners: int, count: int, by_index: bool | None = None
+) -> Tensor:
     """The largest values of each owner, on a CPU alone: how many an owner has depends on the data.
 
     Args:
@@ -79,6 +82,7 @@ def largest_of_each(values: Tensor, owners: Tensor, num_owners: int, count: int)
         owners: (P,) int64, 0 to ``num_owners`` - 1.
         num_owners: M.
         count: how many of each.
+        by_index: as in `top`.
 
     Returns:
         (M, count) int64, rows of ``values``, largest first; P where an owner has no more.  Of equal values the
@@ -90,7 +94,7 @@ def largest_of_each(values: Tensor, owners: Tensor, num_owners: int, count: int)
     width = max(int(sizes.max()), 64 * count)  # from there on torch.topk of one keeps the first of equals
     place = torch.arange(len(owners)) - starts[owners[order]]
     rows = values.new_full((num_owners, width), float("-inf")).index_put((owners[order], place), values[order])
-    column = top(rows, count, dim=1, largest=True)[1]  # (M, count)
+    column = top(rows, count, dim=1, largest=True, by_index=by_index)[1]  # (M, count)
     found = torch.where(column < sizes[:, None], starts[:, None] + column, len(values))
     return torch.cat([order, order.new_tensor([len(values)])])[found]
 

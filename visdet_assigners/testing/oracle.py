@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +18,8 @@ from torch import Tensor
 
 import visdet_assigners as ours
 from visdet_assigners.functional.tensors import evenly
-from visdet_assigners.testing.trials import Trial
+from visdet_assigners.testing.plain import PLAIN
+from visdet_assigners.testing.trial import Trial
 
 Result = dict[str, Tensor]
 """Fields of a result by name: ``gt_inds``, ``labels``, ``max_overlaps`` and extras; what is None is left out."""
@@ -30,7 +32,7 @@ def call_of(assigner: Any, trial: Trial) -> list[Any]:
     pred, gt, ignore = trial.instances
     meta, rest = {"img_shape": trial.image, "img_path": "scene.png"}, trial.rest
     name = trial.name
-    if name in ("ATSSAssigner", "ScaleRangeAssigner"):
+    if name in ("ATSSAssigner", "ScaleRangeAssigner", "ScheduledAssigner"):
         return [assigner.assign(pred, rest["levels"], gt, ignore)]
     if name == "TaskAlignedAssigner":
         return [assigner.assign(pred, gt, ignore, *rest["exponents"])]
@@ -113,6 +115,11 @@ def run_ours(trial: Trial, deterministic: bool = False, on_device: bool = False)
 def run_mmdet(trial: Trial) -> Result:
     """The result of mmdet's assigner, in the layout of ours where that differs whatever the values are."""
     torch.manual_seed(0)
+    if trial.name in PLAIN:  # mmdet has no such class
+        return PLAIN[trial.name](trial)
+    if trial.name == "ScheduledAssigner":
+        (first, *_), trial = trial.config["assigners"], replace(trial, name="ATSSAssigner")
+        trial = replace(trial, config={key: value for key, value in first.items() if key != "type"})
     name, config = trial.name, dict(trial.config)
     if name == "MaskHungarianAssigner":  # mmdet 3 has the three costs, mmdet 2's class is gone
         costs = [config["cls_cost"]] if "scores" in trial.pred else []
