@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from visdet_assigners.assigners.base import PREDICTING
 from visdet_assigners.assigners.checking import checked
 from visdet_assigners.assigners.dense import FINER, DenseAssigner, DenseCommon
 from visdet_assigners.assigners.forms import in_any_form
