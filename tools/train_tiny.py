@@ -40,30 +40,43 @@ RECIPES: dict[str, dict[str, str]] = {
     "rtmdet": {
         "stock": "tiny/rtmdet_nano_stock_12e_nuclei.py",
         "right": "rtmdet/rtmdet_nano_12e_nuclei.py",
+        "ours": "tiny/rtmdet_nano_ours_12e_nuclei.py",
+        "poto": "tiny/rtmdet_nano_poto_12e_nuclei.py",
     },
     "atss": {
         "stock": "tiny/atss_r18_fpn_stock_12e_nuclei.py",
         "right": "atss/atss_r18_fpn_12e_nuclei.py",
+        "ours": "tiny/atss_r18_fpn_ours_12e_nuclei.py",
     },
     "retinanet": {
         "stock": "tiny/retinanet_r18_fpn_stock_12e_nuclei.py",
         "right": "tiny/retinanet_r18_fpn_right_12e_nuclei.py",
+        "ours": "tiny/retinanet_r18_fpn_ours_12e_nuclei.py",
+        "ranking": "tiny/retinanet_r18_fpn_ranking_12e_nuclei.py",
     },
     "yolox": {
         "stock": "tiny/yolox_nano_stock_24e_nuclei.py",
         "right": "yolox/yolox_nano_24e_nuclei.py",
+        "ours": "tiny/yolox_nano_ours_24e_nuclei.py",
+        "poto": "tiny/yolox_nano_poto_24e_nuclei.py",
     },
     "fcos": {
         "stock": "tiny/fcos_r18_fpn_stock_12e_nuclei.py",
         "right": "atss/fcos-lite_r18_fpn_12e_nuclei.py",
+        "ours": "tiny/fcos_r18_fpn_ours_12e_nuclei.py",
     },
     "faster_rcnn": {
         "stock": "tiny/faster-rcnn_r18_fpn_stock_12e_nuclei.py",
         "right": "faster_rcnn/faster-rcnn_r18_fpn_12e_nuclei.py",
+        "ours": "tiny/faster-rcnn_r18_fpn_ours_12e_nuclei.py",
+        "nwd": "tiny/faster-rcnn_r18_fpn_nwd_12e_nuclei.py",
+        "rfla": "tiny/faster-rcnn_r18_fpn_rfla_12e_nuclei.py",
     },
     "tood": {
         "stock": "tiny/tood_r18_fpn_stock_24e_nuclei.py",
         "right": "tood/tood_r18_fpn_24e_nuclei.py",
+        "ours": "tiny/tood_r18_fpn_ours_24e_nuclei.py",
+        "one-to-one": "tiny/tood_r18_fpn_one-to-one_24e_nuclei.py",
     },
 }
 SEEDS = (0, 1, 2)

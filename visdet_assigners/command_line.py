@@ -16,6 +16,10 @@ COMMANDS = {
         "report": ("report", "what each object of a data set gets, as one HTML page and as JSON"),
         "browse": ("browse", "pictures of the positives and ignored ones, image by image"),
         "compare": ("compare", "two assigners on the same images, and on demand what they teach"),
+        "measure-constants": (
+            "measure_constants",
+            "the constants of NWD and SimD for a data set, to put into a config",
+        ),
         "conflicts": ("conflicts", "where the heads of a Co-DETR disagree"),
     },
     "Train and test": {

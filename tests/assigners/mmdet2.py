@@ -126,7 +126,12 @@ MMDET2: dict[str, Made] = {
 }
 """By the class; AscendMaxIoUAssigner's call is for a batch, see test_ascend_max_iou.py."""
 
-IN_ITS_STYLE: dict[str, Made] = {"ScaleRangeAssigner": levels_second, "MultiInstanceAssigner": boxes_first}
+IN_ITS_STYLE: dict[str, Made] = {
+    "ScaleRangeAssigner": levels_second,
+    "MultiInstanceAssigner": boxes_first,
+    "RankingAssigner": boxes_first,
+    "HierarchicalAssigner": boxes_first,
+}
 """Classes that mmdet 2 did not have, called as its base class or its ATSSAssigner was."""
 
 HEADS: dict[str, Callable[[InstanceData, Objects], InstanceData]] = {

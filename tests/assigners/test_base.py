@@ -88,7 +88,7 @@ def test_signatures_have_all_options(name):
 def test_options_that_are_not_there_are_named_with_the_nearest():
     with pytest.raises(va.AssignerInputError, match=r"^Anything: there is no option 'top_k'; did you mean topk\?"):
         Anything(top_k=9)
-    with pytest.raises(TypeError, match="the options are topk, ignore_iof_thr, memory_budget, compile"):
+    with pytest.raises(TypeError, match="the options are topk, ignore_iof_thr, min_positives, memory_budget, compile"):
         Anything(zzz=9)
 
 

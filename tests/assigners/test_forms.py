@@ -19,7 +19,9 @@ from visdet_assigners.registry import REGISTERED
 from visdet_assigners.testing.measure import OperatorCounter
 
 every_form = pytest.mark.parametrize("name", FORMS)
-ALONE = {"AscendMaxIoUAssigner", "TopkHungarianAssigner", "DynamicSoftLabelAssigner"}
+ALONE = {
+    "AscendMaxIoUAssigner", "TopkHungarianAssigner", "DynamicSoftLabelAssigner", "POTOAssigner", "ScheduledAssigner"
+}  # fmt: skip
 LABELS_NEEDED = ("TaskAligned", "SimOTA", "Hungarian", "ATSSAssigner-ddod")
 
 
@@ -98,7 +100,7 @@ def test_without_labels(name):
     found = CASES[name].build().assign(**call)
     assert found.labels is None
     assert found.get_extra_property("shadowed_labels") is None
-    if name != "CenterRegionAssigner":  # whose positives may give way to others of their class
+    if not name.startswith("CenterRegionAssigner"):  # whose positives may give way to others of their class
         assert torch.equal(found.gt_inds, expected.gt_inds)
 
 

@@ -118,6 +118,21 @@ def conflicts() -> ArgumentParser:
     return parser
 
 
+def measure_constants() -> ArgumentParser:
+    """Measure the constants of overlap measures for small objects on the training set of a config.
+
+        visdet-assigners measure-constants configs/atss/atss_r18_fpn_12e_nuclei.py
+
+    Prints what to write into a config: the C of NWDOverlaps, which is the mean size of the objects after the config's
+    own resizing, and for each head whose assigner looks at anchors the m and n of SimDOverlaps.  Nothing is changed.
+    The annotations are enough: no weights and no images are read.
+    """
+    parser = _described_by(measure_constants)
+    add_config_arguments(parser)
+    parser.add_argument("--max-images", type=int, metavar="N", help="the first N images (default: all)")
+    return parser
+
+
 def check_data() -> ArgumentParser:
     """Check a config, the annotations that it trains and validates on, and on demand the pictures.
 
