@@ -50,7 +50,9 @@ def test_level_sizes_are_read_off_the_strides_or_given():
 
 
 def test_boxes_are_refused_with_the_reason():
-    """RepPointsHead compares the type string: with a prefix it passes boxes, and mmdet's assigner takes them."""
+    """Where no head turns them into points; mmdet's assigner takes them."""
     objects = OBJECTS[2]
-    with pytest.raises(ValueError, match=r"PointAssigner: pred_instances.priors are boxes.*without a prefix"):
+    with pytest.raises(
+        ValueError, match=r"PointAssigner: pred_instances.priors are boxes, not points with their strides"
+    ):
         PointAssigner().assign(InstanceData(priors=objects.boxes), objects.instances)

@@ -79,7 +79,7 @@ class _Adapter:
         self.assigner = assigner
         self.name = type(assigner).__name__
         self.needs: Needs = needs_of(assigner)
-        self.dialect: Dialect = dialect_of(head)
+        self.dialect: Dialect = dialect_of(head, assigner)
         self.parameters = inspect.signature(assigner.assign).parameters
         self.samples = samples
         self.outputs: Any = None
@@ -92,7 +92,7 @@ class _Adapter:
     def assign(self, method: Any, *args: Any, **kwargs: Any) -> Any:
         """Answer one call."""
         given, more = _sort_out(args, kwargs)
-        if given is None or self.outputs is None:
+        if given is None or self.outputs is None or "priors" not in given["pred_instances"]:
             return method(*args, **kwargs)
         passed = given["pred_instances"]
         if self._is_complete(given) and len(more) <= self._places() - len(_INSTANCES):
@@ -126,6 +126,8 @@ class _Adapter:
         for passed, truths, gt_inds in self.calls if hasattr(self.head, "atss_centerness") else ():
             positive = gt_inds > 0
             priors = get_box_tensor(passed)[positive]
+            if priors.shape[-1] != 4:  # turned boxes
+                continue
             gts = get_box_tensor(truths.bboxes)[gt_inds[positive] - 1]
             centres = (priors[:, :2] + priors[:, 2:4]) / 2
             if ((centres < gts[:, :2]) | (centres > gts[:, 2:])).any():
@@ -205,7 +207,12 @@ class _Adapter:
         if self._points(passed) and ("priors" in needs.fields) and not needs.points:
             fields["priors"] = self._squares(priors, outputs.strides(inside))
         elif needs.points and not self._points(passed):
-            fields["priors"] = torch.cat([(priors[:, :2] + priors[:, 2:4]) / 2, outputs.strides(inside)], dim=1)
+            strides = outputs.strides(inside)
+            if priors.shape[-1] != 4:
+                self.fail("reads points, and only those of upright boxes are known")
+            if not hasattr(outputs.generator, "base_anchors") and torch.equal(priors[:, 2:4], strides):
+                self.fail("is given points by a head that is not known to have them; they were read as boxes")
+            fields["priors"] = torch.cat([(priors[:, :2] + priors[:, 2:4]) / 2, strides], dim=1)
         if of_region:
             fields["valid_flags"] = torch.ones(len(priors), dtype=torch.bool, device=priors.device)
         if lacking & {"bboxes", "decoder_priors"}:

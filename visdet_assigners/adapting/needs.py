@@ -76,6 +76,14 @@ DIALECTS = {
 """Of heads that pass more than anchors, or read more of the result than which object each prior has."""
 
 
-def dialect_of(head: Any) -> Dialect:
-    """The dialect of a head: its class's, or that of the nearest base that has one."""
+def dialect_of(head: Any, assigner: Any) -> Dialect:
+    """The dialect of a head with one of its assigners: its class's, or that of the nearest base that has one."""
+    if passes_centres(head) and assigner is getattr(head, "init_assigner", None):
+        return Dialect(points=True)
     return next((DIALECTS[cls.__name__] for cls in type(head).__mro__ if cls.__name__ in DIALECTS), Dialect())
+
+
+def passes_centres(head: Any) -> bool:
+    """Whether RepPoints' head passes points to its first stage: where its config has the name of mmdet's class."""
+    stage = (getattr(head, "train_cfg", None) or {}).get("init", {})
+    return bool(stage.get("assigner", {}).get("type") == "PointAssigner")

@@ -23,7 +23,7 @@ from mmdet.models.task_modules.prior_generators import anchor_inside_flags
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
 
-from visdet_assigners.adapting.needs import Scores
+from visdet_assigners.adapting.needs import Scores, passes_centres
 from visdet_assigners.functional.tensors import as_float32
 from visdet_assigners.registry import REGISTERED, is_ours
 
@@ -97,8 +97,8 @@ class HeadOutputs:
         head = self.head
         if isinstance(head, RepPointsHead):
             points, valid = head.get_points(self.featmap_sizes, [metainfo], device)
-            centres = torch.cat(points[0])  # (N, 3)
-            if head.train_cfg["init"]["assigner"]["type"] == "PointAssigner":
+            centres = torch.cat(points[0])  # (N, 4)
+            if passes_centres(head):
                 return torch.cat(valid[0]).bool(), centres
             return torch.cat(valid[0]).bool(), torch.cat(head.centers_to_bboxes(points)[0])
         if isinstance(head, SABLRetinaHead):

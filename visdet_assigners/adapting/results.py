@@ -26,7 +26,7 @@ def complete_result(
         dialect: of the head.
         predicted: instances with what the head passed: ``bboxes`` (N, 4) xyxy and ``scores`` (N, C) probabilities for
             the first two, ``decoder_priors`` (N, 4) for the third.
-        gts: instances with ``bboxes`` (M, 4) xyxy and ``labels`` (M,); M may be 0.
+        gts: instances with ``bboxes`` (M, 4) xyxy and ``labels`` (M,); M may be 0.  Of turned boxes nothing is made.
         reads_boxes: whether the assigner decides by predicted boxes, and so has their IoU.
         alpha: exponent of the score.
         beta: exponent of the IoU.
@@ -37,7 +37,7 @@ def complete_result(
         result.set_extra_property("pos_idx", torch.ones_like(positive, dtype=torch.bool))
         result.set_extra_property("pos_predicted_boxes", predicted.decoder_priors[positive])
         result.set_extra_property("target_boxes", boxes[result.gt_inds[positive] - 1])
-    if not (dialect.quality and "bboxes" in predicted):
+    if not (dialect.quality and "bboxes" in predicted and boxes.shape[-1] == 4):
         return result
     fits = result.max_overlaps is not None and result.max_overlaps.shape == result.gt_inds.shape
     if not (reads_boxes and fits):

@@ -198,7 +198,7 @@ def boxes_for_points(points: Tensor) -> Fault | None:
     if torch.equal(points[:, 2], points[:, 3]):
         return None
     return Fault(
-        "pred_instances.priors are boxes, not points with their strides; RepPointsHead passes points only where the "
-        "config says type='PointAssigner' without a prefix; import visdet_assigners.dropin for that",
+        "pred_instances.priors are boxes, not points with their strides; mmdet's dense heads have theirs turned into "
+        "points while they train, other callers pass points",
         "pred_instances.priors",
     )
