@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from mmengine.registry import DefaultScope
 
 from rotated import mmrotate, needs_mmrotate
 from toolbox import ROOT, load_tool
@@ -12,7 +13,16 @@ from visdet_assigners.registry import is_ours
 
 CONFIG = str(ROOT / "tests" / "rotated_retinanet.py")
 
-pytestmark = pytest.mark.usefixtures("empty_folder")
+pytestmark = pytest.mark.usefixtures("empty_folder", "scope_as_before")
+
+
+@pytest.fixture
+def scope_as_before():
+    """The commands make mmrotate the default scope, in which other tests would look names up."""
+    known = dict(DefaultScope._instance_dict)
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(known)
 
 
 @pytest.fixture(scope="module")
