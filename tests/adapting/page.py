@@ -29,16 +29,16 @@ TEXT = """# Which assigner works in which head?
 With this page you can see whether an assigner works in a head of mmdet by its `type` alone, and whether the head's loss
 leaves out what ignore regions cover.
 
-```python
-_base_ = "mmdet::rpn/rpn_r50_fpn_1x_coco.py"
-model = dict(train_cfg=dict(rpn=dict(assigner=dict(_delete_=True, type="visdet_assigners.ATSSAssigner", topk=9))))
-```
-
 Contents: [the table](#the-table) · [how a head is fed](#how-a-head-is-fed) · [ignore regions](#ignore-regions)
 
 `PYTHONPATH=tests python -m adapting.page` writes this page, and `tests/adapting` fails where it says something else.
 The heads are those of mmdet's configs, made narrow, in a training step on three images: one with objects, one that is
 padded, one without objects.
+
+```python
+_base_ = "mmdet::rpn/rpn_r50_fpn_1x_coco.py"
+model = dict(train_cfg=dict(rpn=dict(assigner=dict(_delete_=True, type="visdet_assigners.ATSSAssigner", topk=9))))
+```
 
 ## The table
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.registry import DefaultScope
+from mmengine.structures import InstanceData
 
 from adapting.heads import LEVELS, SETTINGS, STOCK, build_head, head_config, losses_of, samples, settings_for
 from adapting.page import FED, INSIDE, NO, OWN, PAGE, cell, leaves_out, page
@@ -16,6 +17,7 @@ from visdet_assigners.adapting.shadowing import listen
 from visdet_assigners.functional.boxes import box_overlaps
 from visdet_assigners.observe import watch
 from visdet_assigners.registry import REGISTERED
+from visdet_assigners.registry import build as build_assigner
 
 ROWS = dict(re.findall(r"^\| (\w+) \|(.+)\|$", PAGE.read_text(), re.MULTILINE)) if PAGE.exists() else {}
 PRIORS_ALONE = (
@@ -54,6 +56,12 @@ def test_a_head_trains_with_an_assigner_that_it_was_not_written_for(head):
     assert all(torch.isfinite(grad).all() for grad in grads)
 
 
+def test_the_page_is_the_text_and_the_cells_that_it_has():
+    cells = {(assigner, head): on_page(assigner, head) for assigner in SETTINGS for head in STOCK}
+    regions = {head: answer == "yes" for answer, names in _regions() for head in names.split(", ")}
+    assert PAGE.read_text() == page(cells, regions)
+
+
 @pytest.mark.slow
 def test_the_page_says_what_is_found():
     cells, errors = {}, {}
@@ -71,8 +79,8 @@ def test_the_page_says_what_is_found():
 
 @pytest.mark.parametrize("head", ["RPN", "RTMDet", "YOLOv3", "TOOD", "YOLOX", "VFNet"])
 def test_covered_background_has_no_gradient_where_the_page_says_so(head):
-    says = [row.split("|")[0] for answer, row in _regions() if answer == "yes"]
-    assert leaves_out(head) == any(head in row.split(", ") for row in map(str.strip, says))
+    answers = [answer for answer, names in _regions() if head in names.split(", ")]
+    assert answers == ["yes" if leaves_out(head) else "no"]
 
 
 def _regions():
@@ -189,3 +197,13 @@ def test_what_a_head_feeds_is_what_the_page_says():
         fed = fed_by(build_head(head, settings_for(STOCK[head][1], head)))
         assert {name for name in SETTINGS if on_page(name, head) in (FED, INSIDE)} <= fed
         assert not {name for name in SETTINGS if on_page(name, head) == NO} & fed
+
+
+@pytest.mark.parametrize("name", ["RegionAssigner", "TopkHungarianAssigner", "SimOTAAssigner", "ATSSAssigner"])
+def test_callers_that_are_no_dense_heads_are_told_which_are(name):
+    """As RoI heads call: proposals and objects, nothing else."""
+    assigner = build_assigner(settings_for(name, "RPN"))
+    proposals = InstanceData(priors=torch.tensor([[0.0, 0.0, 8.0, 8.0]]))
+    truths = InstanceData(bboxes=torch.tensor([[0.0, 0.0, 8.0, 9.0]]), labels=torch.tensor([0]))
+    with pytest.raises((TypeError, ValueError), match=rf"{name}: .*heads that can feed it: .*RPN, RetinaNet, SSD"):
+        assigner.assign(proposals, truths, None)

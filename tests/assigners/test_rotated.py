@@ -9,6 +9,7 @@ from mmengine.structures import InstanceData
 import visdet_assigners as ours
 from rotated import RowOverlaps, TurnedBoxes, TurnedOverlaps, anchored, pointed, rows_of, truths, turned
 from scenes import anchors, drawn_objects, proposals
+from visdet_assigners.assigners.max_iou import match_by_iou
 from visdet_assigners.functional.boxes import box_overlaps
 from visdet_assigners.functional.geometry import geometry_of
 from visdet_assigners.settings import using
@@ -52,6 +53,22 @@ def test_max_iou(calculator, ignore):
             ignored += int((expected.max_overlaps == -1).sum())
     assert positives > 50
     assert (ignored > 50) == (ignore > 0)
+
+
+def test_approx_max_iou_is_max_iou_of_the_best_box():
+    """Of approximating boxes in their class; mmdet's takes four columns alone."""
+    config = dict(pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0.1)
+    approx, positives = ours.ApproxMaxIoUAssigner(**config, iou_calculator=TurnedOverlaps()), 0
+    for objects in SCENES[:-1]:
+        priors = turned(anchors(objects)[0], 1)
+        far = rows_of(anchors(objects)[0] + 1e4)
+        expected = match_by_iou(TurnedOverlaps()(priors, turned(objects.boxes)), **config)
+        pred = InstanceData(priors=priors, approxs=TurnedBoxes(torch.stack([priors.tensor, far], dim=1)))
+        found = approx.assign(pred, truths(objects))
+        assert torch.equal(found.gt_inds, torch.where(expected.gt_index < -1, -1, expected.gt_index + 1))
+        assert torch.equal(found.max_overlaps, expected.quality)
+        positives += int((expected.gt_index >= 0).sum())
+    assert positives > 20
 
 
 @CALCULATORS
@@ -323,3 +340,29 @@ def test_a_calculator_named_without_its_scope():
         TASK_UTILS.module_dict.pop(name)
     with pytest.raises(KeyError, match="no package that is loaded has it; write its package's scope in front"):
         ours.MaxIoUAssigner(0.5, 0.4, iou_calculator=dict(type=name))
+
+
+def test_nothing_is_compiled_with_classes_that_are_asked():
+    objects = SCENES[0]
+    pred, sizes = anchored(objects)
+    pred, gt = InstanceData(priors=pred.priors), truths(objects)
+    plain, compiled = (ours.ATSSAssigner(topk=9, iou_calculator=RowOverlaps(), compile=on) for on in (False, True))
+    assert_equal(compiled.assign(pred, sizes, gt), plain.assign(pred, sizes, gt))
+
+
+@pytest.mark.parametrize("name", ["ATSSAssigner", "TaskAlignedAssigner", "MaxIoUAssigner"])
+@pytest.mark.parametrize("way", ["0", "1"])
+def test_batches_are_as_images_one_by_one(name, way, monkeypatch):
+    monkeypatch.setenv("VISDET_ASSIGNERS_DEVICE_PATH", way)
+    config = {"ATSSAssigner": dict(topk=9), "TaskAlignedAssigner": dict(topk=13)}
+    assigner = getattr(ours, name)(
+        **config.get(name, dict(pos_iou_thr=0.5, neg_iou_thr=0.4)), iou_calculator=TurnedOverlaps()
+    )
+    images = [objects for objects in SCENES if objects.image == SCENES[0].image]
+    preds, sizes = [anchored(objects)[0] for objects in images], anchored(images[0])[1]
+    preds = [InstanceData(priors=pred.priors) for pred in preds] if name != "TaskAlignedAssigner" else preds
+    gts = [truths(objects) for objects in images]
+    shared = dict(num_level_priors=sizes) if name == "ATSSAssigner" else {}
+    for found, pred, gt in zip(assigner.assign_batch(preds, gts, **shared), preds, gts):
+        assert_equal(found, assigner.assign(pred, gt, **shared))
+    assert len(images) == 3

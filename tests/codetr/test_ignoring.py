@@ -8,7 +8,7 @@ from detectors import build
 from visdet_assigners.adapting.shadowing import listen, shadow
 from visdet_assigners.codetr import AuxDenseBranch, strip_auxiliary
 from visdet_assigners.codetr.collaboration import Collaboration
-from visdet_assigners.codetr.ignoring import ignore_conflicts
+from visdet_assigners.codetr.ignoring import Rehearsal, ignore_conflicts
 
 PRIMARY = dict(type="PrimaryOneToMany")
 
@@ -173,6 +173,12 @@ def test_a_head_that_makes_no_targets():
         ignore_conflicts(branches, pyramid(), samples),
     ):
         pass
+
+
+def test_a_head_with_other_places_than_the_pyramid():
+    rehearsal = Rehearsal(branch_of("atss"), pyramid(), images()[1])
+    with pytest.raises(TypeError, match=r"ATSSHead has \d+ priors, which are no multiple of the pyramid's 7 places"):
+        rehearsal.positive_places(7)
 
 
 def test_the_choice_is_checked():

@@ -241,6 +241,15 @@ def test_states_are_those_after_cross_attention(models):
     assert not any(layer.norms[1]._forward_hooks for layer in model.decoder.layers)
 
 
+@pytest.mark.parametrize("kind", ["refined", "dino"])
+def test_bfloat16_autocast(models, kind):
+    model = models(kind)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = losses_of(model, images())
+    assert all(torch.isfinite(value).all() for value in losses.values())
+    total(losses).backward()
+
+
 def test_beside_branches_with_heads():
     """Numbers are those of the list; the encoder of queries is the head's."""
     losses = losses_of(build_co("refined", [PRIMARY, dense("atss"), PRIMARY]), images())

@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pixels import Rendered, is_color
 from scenes import anchors, drawn_objects, points
 from visdet_assigners.assignment import IGNORED, NEGATIVE
 from visdet_assigners.observe.draw import draw_assignments, object_colors, object_table, render, save
@@ -37,22 +38,6 @@ def anchor_record(level_sizes=True, positives=(), ignored=()):
         gt_labels=torch.tensor([4, 2]),
         level_sizes=tuple(sizes) if level_sizes else None,
     )
-
-
-class Rendered:
-    """A figure's pixels, asked by panel and position in the image."""
-
-    def __init__(self, figure):
-        self.figure = figure
-        self.pixels = render(figure) / 255
-
-    def __call__(self, panel, x, y):
-        column, up = self.figure.axes[panel].transData.transform((x, y))
-        return self.pixels[int(len(self.pixels) - up), int(column)]
-
-
-def is_color(value, color, tolerance=0.05):
-    return np.abs(value - np.array(color)).max() < tolerance
 
 
 @pytest.mark.parametrize("level_sizes", [True, False], ids=["levels-given", "levels-inferred"])

@@ -14,6 +14,7 @@ from visdet_assigners.assigners.compiling import Mode, Result, compiled
 from visdet_assigners.assignment import AssignResult
 from visdet_assigners.errors import AssignerInputError, image_of
 from visdet_assigners.functional.blocks import static_shapes
+from visdet_assigners.functional.geometry import UPRIGHT, Geometry
 from visdet_assigners.functional.tensors import as_tensor
 from visdet_assigners.functional.validity import Kind
 from visdet_assigners.inputs import Inputs, warn_once
@@ -52,10 +53,10 @@ class BaseAssigner(ABC):
         compile: whether ``torch.compile`` compiles the assignment, which needs a compiler and half a minute at the
             first call; without one it says so once and goes on uncompiled.  One graph serves any number of ground
             truths, in one block: the budget doesn't bound it.  Without effect where the work is done on the host or
-            the result has no fixed size: the Hungarian ones, CenterRegion, MultiInstance.  'reduce-overhead' has a
-            CUDA device record the graph once for each number of priors and each power of two of ground truths, to which
-            they are padded, and replay it from then on: for few sizes of images.  Uniform, whose result has an entry
-            for each ground truth, takes it as True.
+            the result has no fixed size: the Hungarian ones, CenterRegion, MultiInstance; and for boxes that their own
+            class is asked about.  'reduce-overhead' has a CUDA device record the graph once for each number of priors
+            and each power of two of ground truths, to which they are padded, and replay it from then on: for few sizes
+            of images.  Uniform, whose result has an entry for each ground truth, takes it as True.
         deterministic: whether ties are ordered by index, the same on every device, at every block size and for any
             number of threads; as the package is set if None, see `settings`.  Costs a second search for the nearest or
             cheapest priors; without it ties come out as in mmdet.
@@ -171,9 +172,12 @@ class BaseAssigner(ABC):
         return Inputs(type(self).__name__, self.on_nonfinite, self.matches_on_host, sources, self.heads)
 
     def run(self, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
-        """Call a function without its checks, since inputs were checked when read; compiled if ``compile=True``."""
+        """Call a function without its checks, since inputs were checked when read; compiled if ``compile=True``.
+
+        Classes of boxes that are asked are foreign code, which no graph holds: with them nothing is compiled.
+        """
         function = getattr(function, "__wrapped__", function)
-        if not self.compile:
+        if not self.compile or any(isinstance(value, Geometry) and value is not UPRIGHT for value in args):
             return function(*args, **kwargs)
         return compiled(function, "reduce-overhead" if self.replays() else None)(*args, **kwargs)
 

@@ -37,21 +37,21 @@ def assigner_method(method: Method) -> Method:
             return _call(self, self.memory_budget, method, args, kwargs)
         except torch.cuda.OutOfMemoryError:
             pass  # retried behind this block: until it is left, the error keeps the tensors of its frames alive
-        except TypeError:
-            check_call(self, method, args, kwargs)
+        except TypeError as error:
+            check_call(self, method, args, kwargs, error)
             raise
         return _call_with_less(self, method, args, kwargs)
 
     return call  # type: ignore[return-value]
 
 
-def check_call(assigner: Any, method: Any, args: Any, kwargs: Any) -> None:
-    """Raise ``TypeError`` that names the assigner and the heads that can feed it, where the arguments don't fit."""
+def check_call(assigner: Any, method: Any, args: Any, kwargs: Any, error: TypeError) -> None:
+    """Where an error is of arguments that don't fit, name the assigner and the heads that can feed it, too."""
     try:
         inspect.signature(method).bind(assigner, *args, **kwargs)
-    except TypeError as error:
-        name = type(assigner).__name__
-        raise TypeError(f"{name}.{method.__name__}: {error}; heads that can feed it: {assigner.heads}") from None
+    except TypeError:
+        text = f"{type(assigner).__name__}: {error}; heads that can feed it: {assigner.heads}"
+        raise TypeError(text) from None
 
 
 def _call(assigner: Any, budget: int | None, method: Any, args: Any, kwargs: Any) -> Any:

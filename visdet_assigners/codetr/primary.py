@@ -101,8 +101,9 @@ class PrimaryOneToMany(BaseModule):
     all queries: those without an object learn background.  They are divided by the number of positives.  They count as
     losses of positive queries: factor ``lambda1``, names ``loss_cls_aux0`` ....
 
-    The published MS-DETR has cross-attention before self-attention, and Mr. DETR queries of its own beside; here the
-    decoder is the detector's, so prediction is, too.
+    Differs from the published code: MS-DETR puts cross-attention before self-attention, so that self-attention stands
+    between its two kinds of states, and may add feed-forward layers for one to many; Mr. DETR has paths of its own
+    beside.  Here the decoder is the detector's, so prediction is, too, and feed-forward layers alone stand between.
 
     Args:
         score_weight: of the probability in the quality that ranks queries, 0.3 in MS-DETR, 0.2 in Mr. DETR; the IoU has

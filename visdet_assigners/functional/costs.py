@@ -195,14 +195,16 @@ def position_modulated_cost(
     Returns:
         (..., N, M).
     """
-    p = evenly(torch.sigmoid, of_labels(logits, labels))
     place = box_overlaps(boxes, gts, "giou").add_(1).div_(2).clamp_(min=0)  # rounding may go below -1
-    matchable = (p >= 0) & (place >= 0) & (boxes[..., 2:] >= boxes[..., :2]).all(dim=-1)[..., None]  # not NaN, inverted
+    p = evenly(torch.sigmoid, of_labels(logits, labels))
+    upright = (boxes[..., 2:] >= boxes[..., :2]).all(dim=-1)[..., None]
+    matchable = (p >= 0) & (place >= 0) & upright  # neither is NaN
     if is_object is not None:
         matchable &= is_object[..., None, :]
     largest = place.where(matchable, 0).flatten(-2).amax(dim=-1)[..., None, None]
     place = place.div_(largest.clamp(min=SMALL)).clamp_(max=1)
-    p = p.mul_(evenly(lambda g: g.pow(beta), place))
+    p *= evenly(lambda g: g.pow(beta), place)
+    del place  # what follows takes its room
 
     def difference(p: Tensor) -> Tensor:
         if_positive, if_negative = focal_terms(p, alpha, gamma, eps)
