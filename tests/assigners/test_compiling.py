@@ -4,6 +4,7 @@ Dynamo traces with the backend "eager" here: what it can't trace shows, and noth
 """
 
 import functools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import torch._dynamo.testing
 import visdet_assigners as va
 from assigners.cases import CASES, all_equal, scene, tensors_of_tied
 from visdet_assigners.assigners import base, compiling
+from visdet_assigners.functional.validity import is_dropped
 
 UNTOUCHED = ("Hungarian", "CenterRegion", "MultiInstance")  # solved on the host, or of no fixed size
 TRACED = [name for name in CASES if not any(part in name for part in UNTOUCHED)]
@@ -116,6 +118,37 @@ def test_one_trace_serves_all_buckets_and_results_last(name, monkeypatch):
         assert same(found, expected)
     assert modes == ["reduce-overhead"]
     assert counter.frame_count <= 3
+
+
+def test_what_is_replayed_is_copied_and_has_its_thresholds_as_constants(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    values, before = torch.zeros(2), torch._dynamo.config.specialize_float
+    constant = []
+
+    def same_values(given):
+        constant.append(torch._dynamo.config.specialize_float)
+        return given
+
+    assert compiling.compiled(same_values)(values) is values
+    assert compiling.compiled(same_values, "reduce-overhead")(values) is not values
+    assert constant == [before, True]
+    assert torch._dynamo.config.specialize_float == before
+
+
+@pytest.mark.parametrize("count", [0, 8, 16])
+def test_full_buckets_and_empty_images_stay_as_they_are(count):
+    image = SimpleNamespace(gts=torch.ones(count, 4), labels=torch.ones(count), forms={})
+    assert compiling.in_bucket(image) is image
+
+
+def test_padding_is_of_dropped_boxes_and_changes_no_argument():
+    image = SimpleNamespace(gts=torch.ones(9, 4), labels=torch.ones(9, dtype=torch.long), forms={"gts": object()})
+    assert compiling.in_bucket(image) is image  # boxes of a class of their own
+    image.forms = {}
+    padded = compiling.in_bucket(image)
+    assert (len(image.gts), len(image.labels), len(padded.gts), len(padded.labels)) == (9, 9, 16, 16)
+    assert is_dropped(padded.gts).tolist() == [False] * 9 + [True] * 7
+    assert padded.labels.tolist() == [1] * 9 + [0] * 7
 
 
 def test_copies_are_no_views_of_what_they_copy():

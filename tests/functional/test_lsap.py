@@ -109,13 +109,13 @@ def test_padding_is_not_matched():
 
 @pytest.fixture
 def device_solver(monkeypatch):
-    """A stand-in for torch-linear-assignment, scipy problem by problem; it records the shapes that it is given."""
-    shapes = []
+    """A stand-in for torch-linear-assignment, scipy problem by problem; it records what it is given."""
+    given = []
 
     def batch_linear_assignment(cost):
         assert cost.isfinite().all()
         assert cost.dtype == torch.float64
-        shapes.append(tuple(cost.shape))
+        given.append(cost)
         found = torch.full(cost.shape[:2], -1)
         for row, problem in zip(found, cost.numpy()):
             rows, columns = lsap.linear_sum_assignment(problem)
@@ -126,9 +126,10 @@ def device_solver(monkeypatch):
     monkeypatch.setitem(
         sys.modules, "torch_linear_assignment", SimpleNamespace(batch_linear_assignment=batch_linear_assignment)
     )
-    monkeypatch.setattr(lsap_device, "_failed", False)
+    assert not lsap_device._failed
+    monkeypatch.setattr(lsap_device, "_failed", False)  # whatever comes of it
     lsap_device.installed.cache_clear()
-    yield shapes
+    yield given
     lsap_device.installed.cache_clear()
 
 
@@ -162,7 +163,7 @@ def test_a_device_finds_the_pairs_that_the_host_finds(kind, seed, budget, device
     tolerate = told.append if kind == "bad" else None
     with using(memory_budget=budget):
         found = matched_columns(costs, counts, tolerate, never)
-    assert {shape[1:] for shape in device_solver} == {(30, 32 - 3), (21, 8)}  # buckets, but fewer than rows
+    assert {cost.shape[1:] for cost in device_solver} == {(30, 32 - 3), (21, 8)}  # buckets, but fewer than rows
     assert (len(device_solver) > 2) == (budget < 2**28)
     assert all(torch.equal(cost, was) or kind == "bad" for cost, was in zip(costs, before))
     monkeypatch.setattr(lsap_device, "MANY", 61)
@@ -172,6 +173,28 @@ def test_a_device_finds_the_pairs_that_the_host_finds(kind, seed, budget, device
     assert sum(int((mine >= 0).sum()) for mine in found) > 200
     if told:
         assert np.array_equal(*told)
+
+
+def test_pairs_that_may_not_be_matched_are_as_dear_as_on_the_host(device_solver):
+    """Of each problem: its own dearest pair, and padding costs nothing."""
+    costs, counts, never = many("bad")
+    matched_columns(costs, counts, lambda finite: None, never)
+    for cost, own_counts, marks, given in zip(costs, counts, never, device_solver, strict=True):
+        for problem, own, rows, matrix in zip(cost, own_counts, marks, given, strict=True):
+            finite = problem[:, :own].isfinite() & ~rows[:, None]
+            allowed = problem[:, :own][finite].double()
+            dear = 1.0
+            if len(allowed):
+                dear = allowed.max() + (allowed.max() - allowed.min() + 1) * min(len(problem), own)
+            assert torch.equal(matrix[:, :own], problem[:, :own].double().where(finite, dear))
+            assert not matrix[:, own:].any()
+
+
+def test_the_only_finite_pair_is_matched_on_a_device(device_solver):
+    cost = torch.full((50, 4, 3), float("nan"))
+    cost[:, 1, 2] = 5.0
+    found = matched_columns([cost], [[3] * 50], lambda finite: None)[0]
+    assert found.tolist() == [[-1, 2, -1, -1]] * 50
 
 
 def test_bad_costs_on_a_device_raise_where_nothing_else_is_said(device_solver):
@@ -184,8 +207,14 @@ def test_bad_costs_on_a_device_raise_where_nothing_else_is_said(device_solver):
 def test_few_problems_and_wide_ones_go_to_the_host(device_solver):
     costs, counts, never = many("plain")
     matched_columns(costs[:1], counts[:1], None, never[:1])
-    matched_columns([*costs, torch.zeros(1, 4, 4)], [*counts, [4]])
+    matched_columns([*costs, torch.zeros(2, 4, 5)], [*counts, [0, 4]])
     assert device_solver == []
+    matched_columns([torch.zeros(49, 4, 3)], [[3] * 49])
+    assert device_solver == []
+    found = matched_columns([torch.zeros(50, 4, 3), torch.zeros(0, 1, 3)], [[3] * 50, []])
+    assert [cost.shape for cost in device_solver] == [(50, 4, 3)]
+    assert [len(each) for each in found] == [50, 0]
+    device_solver.clear()
     assert matched_columns([torch.zeros(60, 3, 2)], [[0] * 60])[0].eq(-1).all()
     assert device_solver == []  # nothing to solve
 
@@ -221,8 +250,9 @@ def test_a_package_that_fails_is_not_asked_again(device_solver, monkeypatch, rec
     monkeypatch.setattr(sys.modules["torch_linear_assignment"], "batch_linear_assignment", fail)
     lsap_device.installed.cache_clear()
     costs, counts, never = many("plain")
-    with pytest.warns(UserWarning, match="torch_linear_assignment failed, scipy goes on instead: no kernel"):
+    with pytest.warns(UserWarning, match="torch_linear_assignment failed, scipy goes on instead: no kernel") as said:
         first = matched_columns(costs, counts, None, never)
+    assert said[0].filename == lsap.__file__
     again = matched_columns(costs, counts, None, never)
     assert len(asked) == 1
     assert all(torch.equal(one, other) for one, other in zip(first, again))
