@@ -124,7 +124,7 @@ def atss_of_images(
     num_images = 1 if counts is None else len(counts)
     num_priors = len(priors) // num_images
     image, number = (None, None) if counts is None else row_of_image(counts, priors)  # (T,) each
-    prior_centers, gt_centers = prior_geometry.centers(priors), geometry.centers(gts)  # x and y, (B * N,) and (T,)
+    prior_centers = prior_geometry.centers(priors)  # x and y, (B * N,) each
     chosen, qualities = [], []
     bytes_each = (MATRICES if image is None else MATRICES + 4) * priors.element_size() * num_priors
     for block in split(len(gts), bytes_each, priors.device, least=len(gts) if whole else 1):
@@ -133,7 +133,7 @@ def atss_of_images(
             x, y = (each.view(num_images, num_priors)[image[block]] for each in prior_centers)  # (m, N) each
             own = x, y
             marks = None if ignored is None else ignored.view(num_images, num_priors)[image[block]]
-        near = nearest_candidates(own, [each[block] for each in gt_centers], level_sizes, topk, marks)
+        near = nearest_candidates(own, geometry.centers(gts[block]), level_sizes, topk, marks)
         near = near if image is None else near + num_priors * image[block, None]
         chosen.append(near)
         qualities.append(quality_of(block, near) if quality_of else overlaps_of_pairs(priors, gts[block], near))
