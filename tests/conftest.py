@@ -1,5 +1,6 @@
 """Settings of all tests: one thread, so that two runs don't wait for each other, the same examples, mmdet as it was."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ torch.set_num_threads(1)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.register_profile("quick", deadline=None, derandomize=True, max_examples=40)
 settings.register_profile("slow", deadline=None, max_examples=10_000, print_blob=True)
-settings.load_profile("ci")
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 @pytest.hookimpl(tryfirst=True)

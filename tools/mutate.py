@@ -491,7 +491,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if args.again and reason_for(mutant, texts[mutant.file][mutant.lines[0] - 1].strip(), known)
         ]
         plugin = Mutation(sources, mutants, args.seconds, args.reached, args.always, equal)
-        options = ["-q", "-p", "no:cacheprovider", "-m", "not slow", "--hypothesis-profile", "quick", "-k", args.k]
+        options = ["-q", "-p", "no:cacheprovider", "-m", "not slow", "-k", args.k]
+        os.environ.setdefault("HYPOTHESIS_PROFILE", "quick")  # as tools/test.sh does without --all
         status = pytest.main([*options, *args.tests], plugins=[plugin])
         if len(plugin.verdicts) < len(mutants):
             raise UserError(f"the tests could not be run (pytest says {status!r})")

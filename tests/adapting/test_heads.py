@@ -10,8 +10,8 @@ from mmdet.registry import MODELS
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
-from adapting.heads import LEVELS, SETTINGS, STOCK, build_head, head_config, losses_of, samples, settings_for
-from adapting.page import FED, INSIDE, NO, OWN, PAGE, cell, leaves_out, page
+from adapting.adapted import LEVELS, SETTINGS, STOCK, build_head, head_config, losses_of, samples, settings_for
+from adapting.heads_page import FED, INSIDE, NO, OWN, PAGE, cell, leaves_out, page
 from visdet_assigners import BaseAssigner
 from visdet_assigners.adapting import fed_by
 from visdet_assigners.adapting.shadowing import listen
@@ -70,7 +70,7 @@ def test_the_page_says_what_is_found():
         for assigner in SETTINGS:
             cells[assigner, head], errors[assigner, head] = cell(assigner, head)
     regions = {head: leaves_out(head) for head in STOCK}
-    assert PAGE.read_text() == page(cells, regions), "PYTHONPATH=tests python -m adapting.page writes it"
+    assert PAGE.read_text() == page(cells, regions), "PYTHONPATH=tests python -m adapting.heads_page writes it"
     for (assigner, head), found in cells.items():
         named = head in re.split(r"[,; ]+", REGISTERED[assigner].heads)
         fed = assigner in fed_by(build_head(head, settings_for(STOCK[head][1], head)))

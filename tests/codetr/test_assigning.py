@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmengine.structures import InstanceData
 
-from adapting.heads import SETTINGS
+from adapting.adapted import SETTINGS
 from co_detrs import STRIDES, build_co, dense, images, losses_of
 from visdet_assigners.codetr import AuxDenseBranch
 from visdet_assigners.registry import REGISTERED, build

@@ -1,4 +1,4 @@
-"""What works in which head, as a page: ``PYTHONPATH=tests python -m adapting.page`` writes it."""
+"""What works in which head, as a page: ``PYTHONPATH=tests python -m adapting.heads_page`` writes it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from adapting.heads import BOXES, SETTINGS, STOCK, build_head, losses_of, samples, settings_for
+from adapting.adapted import BOXES, SETTINGS, STOCK, build_head, losses_of, samples, settings_for
 from visdet_assigners.adapting.shadowing import shadow
 from visdet_assigners.observe import watch
 
@@ -31,7 +31,7 @@ leaves out what ignore regions cover.
 
 Contents: [the table](#the-table) · [how a head is fed](#how-a-head-is-fed) · [ignore regions](#ignore-regions)
 
-`PYTHONPATH=tests python -m adapting.page` writes this page, and `tests/adapting` fails where it says something else.
+`PYTHONPATH=tests python -m adapting.heads_page` writes this page, and `tests/adapting` fails where it says something else.
 The heads are those of mmdet's configs, made narrow, in a training step on three images: one with objects, one that is
 padded, one without objects.
 
