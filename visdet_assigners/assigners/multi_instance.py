@@ -156,7 +156,7 @@ class MultiInstanceAssigner(DenseAssigner):
         blocks = split(len(everything), 80 * max(1, len(boxes)), boxes.device, least) or [slice(0, 0)]
         found = [
             multi_instance.__wrapped__(  # type: ignore[attr-defined]
-                self.measure.overlaps(boxes, everything[rows]).mT,
+                self.measure.overlaps(boxes, everything[rows]).mT.contiguous(),
                 self.overlaps(everything[rows], boxes, mode="iof"),
                 labels,
                 self.pos_iou_thr,

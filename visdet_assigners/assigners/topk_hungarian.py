@@ -178,7 +178,7 @@ class TopkHungarianAssigner(OverlapMixin, MatchingAssigner):
         unmatched = all_negative(len(scores), scores)
         if len(labels) == 0:
             return to_assign_result(Assignment(unmatched), labels)
-        iou = self.measure.overlaps(image.gt.bboxes, image.pred.bboxes).mT
+        iou = self.measure.overlaps(image.gt.bboxes, image.pred.bboxes).mT.contiguous()
         alignment = of_labels(scores, labels) ** alpha * iou**beta
         gt_index = unmatched.index_copy(0, rows, columns)
         result = to_assign_result(Assignment(gt_index, iou[rows, columns]), labels)
