@@ -31,7 +31,7 @@ leaves out what ignore regions cover.
 
 Contents: [the table](#the-table) · [how a head is fed](#how-a-head-is-fed) · [ignore regions](#ignore-regions)
 
-`PYTHONPATH=tests python -m adapting.heads_page` writes this page, and `tests/adapting` fails where it says something else.
+`PYTHONPATH=tests python -m adapting.heads_page` writes this page; `tests/adapting` fails where it says something else.
 The heads are those of mmdet's configs, made narrow, in a training step on three images: one with objects, one that is
 padded, one without objects.
 

@@ -313,7 +313,7 @@ MORE = {
     "SimOTAAssigner": 196,  # two passes over the objects: for their numbers of positives, and for costs
     "DynamicSoftLabelAssigner": 172,
     "HungarianAssigner": 85,  # three costs, a distance by subtraction, and inverted boxes are never matched
-    "TopkHungarianAssigner": 103,  # and the alignment behind them
+    "TopkHungarianAssigner": 104,  # and the alignment behind them
     "GridAssigner": 108,  # overlaps three times: of all priors, and twice of the responsible ones
     "UniformAssigner": 150,  # overlaps three times: of predictions, of anchors, and of those that are near; far origins
     "RegionAssigner": 211,  # five levels one after another
@@ -331,12 +331,12 @@ MORE = {
     "ScheduledAssigner-later": 99,  # that of TaskAligned
     "TaskAlignedAssigner-one": 474,  # eight rounds in which objects without a positive take one, and so below
     "SimOTAAssigner-today": 550,
-    "DynamicSoftLabelAssigner-selected": 523,
+    "DynamicSoftLabelAssigner-selected": 524,
     "MaxIoUAssigner-covered": 424,
     "ATSSAssigner-covered": 491,
     "ScaleRangeAssigner-covered": 432,
     "GridAssigner-covered": 453,
-    "UniformAssigner-covered": 490,
+    "UniformAssigner-covered": 494,
     "RegionAssigner-covered": 563,
     "CenterRegionAssigner-covered": 474,
     "PointAssigner-covered": 414,

@@ -12,6 +12,7 @@ from visdet_assigners.registry import REGISTERED, build
 # Of all assigners, those that find their input in a dense head.
 FITTING = {name: settings for name, settings in SETTINGS.items() if "RPN" in REGISTERED[name].heads.split(", ")}
 FITTING["ScaleRangeAssigner"] = dict(center_sampling=True)
+FITTING["ScheduledAssigner"] = SETTINGS["ScheduledAssigner"]
 # Those whose positives lie inside their objects, as the centerness of ATSS's head needs.
 INSIDE = (
     "ATSSAssigner", "CenterRegionAssigner", "DynamicSoftLabelAssigner", "POTOAssigner", "ScaleRangeAssigner",

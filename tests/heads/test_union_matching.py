@@ -12,8 +12,8 @@ from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 
+from batched_detrs import BOXES, CONFIGS, build, every_head, losses, mmdet_scope
 from detectors import batch
-from heads.test_batched_detr import BOXES, CONFIGS, build, every_head, losses, mmdet_scope
 from toolbox import ROOT
 from visdet_assigners.functional.resolve import union_of_matchings
 from visdet_assigners.testing.measure import OperatorCounter

@@ -9,7 +9,7 @@ import inspect
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 from typing_extensions import Unpack
 
@@ -53,6 +53,7 @@ class ScheduledAssigner(BaseAssigner):
         'TaskAlignedAssigner'
     """
 
+    heads: ClassVar[str] = "ATSS, GFL, VFNet, FCOS (AssignedFCOSHead), DDOD"
     epoch: int | None = None
     """The epoch, or iteration, where it isn't that of the running training."""
 
