@@ -9,6 +9,7 @@ import visdet_assigners as va
 from assigners.cases import scene
 from linear_training import train
 from scenes import anchors
+from visdet_assigners import inputs
 from visdet_assigners.testing.feeds import ground_truths, prior_boxes, probable
 
 ATSS, TAL = dict(type="ATSSAssigner", topk=9), dict(type="visdet_assigners.TaskAlignedAssigner", topk=13)
@@ -69,6 +70,7 @@ def test_options_of_the_schedule_hold_for_those_that_say_nothing():
     with pytest.raises(va.AssignerInputError, match=r"ATSSAssigner: pred_instances.priors\[3, 0\] is nan"):
         schedule.assign(pred, anchors(objects)[1], gt)
     schedule.epoch = 1
+    inputs.warned.clear()
     with pytest.warns(UserWarning, match="never matched"):
         assert (schedule.assign(pred, anchors(objects)[1], gt).gt_inds > 0).any()
 

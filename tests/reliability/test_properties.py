@@ -133,8 +133,8 @@ def same_but_boxes(mine, other):
 
 # What is taken twice goes to a third object that it is cheaper for; and two objects of a class shadow each other.
 COPIES_COUNT = {"SimOTAAssigner", "DynamicSoftLabelAssigner", "CenterRegionAssigner"}
-# The last pair decides whether an anchor is positive or ignored.
-IN_ORDER = {"UniformAssigner"}
+# The last pair decides whether an anchor is positive or ignored, and in Region the last object.
+IN_ORDER = {"UniformAssigner", "RegionAssigner"}
 # Every object gets its nearest, however near that is; Region cuts boxes to the feature map.
 NEAREST = {
     "flat": {"UniformAssigner"},
