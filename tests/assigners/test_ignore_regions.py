@@ -156,7 +156,9 @@ def test_the_law_holds_with_ties_by_index(name, way, monkeypatch):
 COMPILED = [name for name in BY_LAW if name != "CenterRegionAssigner"]  # which isn't
 
 
-@pytest.mark.parametrize("name", [COMPILED[0], *(pytest.param(n, marks=pytest.mark.slow) for n in COMPILED[1:] if n not in WAITS)])
+@pytest.mark.parametrize(
+    "name", [COMPILED[0], *(pytest.param(n, marks=pytest.mark.slow) for n in COMPILED[1:] if n not in WAITS)]
+)
 def test_the_law_holds_compiled(name, monkeypatch):
     """Dynamo traces with the backend "eager", so that nothing has to be compiled."""
     traced = []

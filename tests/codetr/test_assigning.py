@@ -12,7 +12,6 @@ from visdet_assigners.registry import REGISTERED, build
 # Of all assigners, those that find their input in a dense head.
 FITTING = {name: settings for name, settings in SETTINGS.items() if "RPN" in REGISTERED[name].heads.split(", ")}
 FITTING["ScaleRangeAssigner"] = dict(center_sampling=True)
-FITTING["ScheduledAssigner"] = SETTINGS["ScheduledAssigner"]
 # Those whose positives lie inside their objects, as the centerness of ATSS's head needs.
 INSIDE = (
     "ATSSAssigner", "CenterRegionAssigner", "DynamicSoftLabelAssigner", "POTOAssigner", "ScaleRangeAssigner",
@@ -52,7 +51,7 @@ def test_every_assigner_is_tried():
 
 @pytest.mark.parametrize(
     ("head", "name"),
-    [("retina", name) for name in FITTING if name != "ScheduledAssigner"] + [("atss", name) for name in INSIDE],
+    [("retina", name) for name in FITTING] + [("atss", name) for name in INSIDE],
 )
 def test_every_assigner_that_fits(head, name):
     """The positives are what the assigner says of the head's own anchors and predictions; image two is padded."""

@@ -44,8 +44,11 @@ def needs_of(assigner: Any) -> Needs:
     scores: Scores | None = "probabilities" if reads.get("scores") == "probabilities" else "logits"
     if not {"scores", "bboxes", "decoder_priors"} & reads.keys():
         scores = None
-    levels = getattr(cls, "levels", "unused") != "unused"
-    return Needs(frozenset(reads), scores, reads.get("priors") in POINTS, levels, cls.matches_on_host)
+    # What an assigner has itself comes first: one that hands on to others reads what they read.
+    known = assigner if hasattr(assigner, "levels") else cls
+    levels = getattr(known, "levels", "unused") != "unused"
+    on_host = getattr(assigner, "matches_on_host", cls.matches_on_host)
+    return Needs(frozenset(reads), scores, reads.get("priors") in POINTS, levels, on_host)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import inspect
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any
 
 from typing_extensions import Unpack
 
@@ -53,7 +53,6 @@ class ScheduledAssigner(BaseAssigner):
         'TaskAlignedAssigner'
     """
 
-    heads: ClassVar[str] = "ATSS, GFL, VFNet, FCOS (AssignedFCOSHead), DDOD"
     epoch: int | None = None
     """The epoch, or iteration, where it isn't that of the running training."""
 
@@ -80,6 +79,21 @@ class ScheduledAssigner(BaseAssigner):
     def knobs(self) -> str:  # type: ignore[override]
         """What to change of the assigner whose turn it is."""
         return getattr(self.current, "knobs", "")
+
+    @property
+    def levels(self) -> str:
+        """Whether the assigner whose turn it is needs the sizes of the levels, see `DenseAssigner`."""
+        return getattr(self.current, "levels", "unused")
+
+    @property
+    def matches_on_host(self) -> bool:  # type: ignore[override]
+        """Whether the assigner whose turn it is matches on the host."""
+        return getattr(self.current, "matches_on_host", False)
+
+    @property
+    def ignore_iof_thr(self) -> float:
+        """The threshold for ignore regions of the assigner whose turn it is."""
+        return getattr(self.current, "ignore_iof_thr", -1)
 
     @property
     def current(self) -> Any:
