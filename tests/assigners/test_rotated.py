@@ -307,6 +307,23 @@ def test_a_calculator_of_upright_boxes_alone(name):
         assigner.assign(InstanceData(priors=pred.priors), truths(objects), num_level_priors=sizes)
 
 
+@pytest.mark.parametrize(
+    ("build", "option"),
+    [
+        (lambda **more: ours.TaskAlignedAssigner(13, min_positives=1, **more), "min_positives"),
+        (lambda **more: ours.TaskAlignedAssigner(13, side_floor=(8, 16), **more), "side_floor"),
+        (lambda **more: ours.ATSSAssigner(9, min_positives=1, **more), "min_positives"),
+        (lambda **more: ours.MaxIoUAssigner(0.5, 0.4, min_positives=1, **more), "min_positives"),
+    ],
+)
+def test_options_of_upright_boxes_alone(build, option):
+    """They would take the angle and the sides for corners."""
+    objects = SCENES[0]
+    pred, sizes = anchored(objects)
+    with pytest.raises(ours.AssignerInputError, match=f"Assigner: {option} needs xyxy boxes"):
+        build(iou_calculator=RowOverlaps()).assign(pred, truths(objects), num_level_priors=sizes)
+
+
 def test_a_method_of_upright_boxes_alone():
     objects = SCENES[0]
     pred = InstanceData(priors=pointed(objects).priors[:, :3])

@@ -208,6 +208,9 @@ class DenseAssigner(OverlapMixin, BaseAssigner):
         regions = getattr(gt_instances_ignore, "bboxes", None)
         forms = {name: form_of(value) for name, (value, _) in named.items()}
         image.forms = {**forms, "gts": form_of(boxes), "regions": form_of(regions)}
+        if kind != "boxes" or not image.upright:
+            for option in self.upright_options():
+                image.fail(f"{option} needs xyxy boxes, and only their class or the iou_calculator knows these")
         image.truths = gt_instances
         num_priors = len(next(iter(image.fields.values())))
         if self.levels == "needed" or (self.levels == "optional" and num_level_priors is not None):
@@ -250,6 +253,10 @@ class DenseAssigner(OverlapMixin, BaseAssigner):
         if with_shapes and tuple(columns) != (4,) and form is None:
             image.fail(f"{name} has {columns[0]} columns and no class that knows their centres; {self.other_boxes()}")
         return kind
+
+    def upright_options(self) -> list[str]:
+        """Options in use that know xyxy boxes alone."""
+        return ["min_positives"] if self.min_positives else []
 
     def other_boxes(self) -> str:
         """How boxes that aren't xyxy can be given, for errors."""
@@ -311,8 +318,6 @@ class DenseAssigner(OverlapMixin, BaseAssigner):
         gt_index = assignment.gt_index
         if not self.min_positives or not len(gt_index) or not len(image.gts):
             return assignment
-        if not (self.needs_geometry or self.promise("upright")):
-            self.fail("min_positives needs xyxy boxes, and only the iou_calculator knows these; leave it out")
         priors = self.boxes_of_priors(image)
         boxes = image.fields.get("bboxes", priors)
         free = self.free_priors(assignment, image)

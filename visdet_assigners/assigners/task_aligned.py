@@ -364,6 +364,10 @@ class TaskAlignedAssigner(DenseAssigner):
         image.settle()
         return self.decide_images([image])[0]
 
+    def upright_options(self) -> list[str]:
+        """Options in use that know xyxy boxes alone."""
+        return [*super().upright_options(), *([] if self.side_floor is None else ["side_floor"])]
+
     def can_batch(self) -> bool:
         """Whether images can be decided together: if the calculator takes boxes with leading dimensions."""
         return bool(self.promise("takes_pairs"))
