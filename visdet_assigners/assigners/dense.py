@@ -27,7 +27,7 @@ FINER = "larger images, or a pyramid that starts at a finer stride, put more pri
 
 
 METRICS = ("assign_metrics", "norm_metrics")
-"""Extras that hold the quality of a match."""
+"""Extras that hold the quality of a match; heads read them as attributes of the result."""
 
 
 class Coverage(Common, total=False):
@@ -339,7 +339,10 @@ class DenseAssigner(OverlapMixin, BaseAssigner):
         return free if ignored is None else free & ~ignored
 
     def in_form(self, assignment: Assignment, image: Inputs) -> AssignResult:
-        """The assignment in mmdet's form, negatives in ignore regions being left out."""
+        """The assignment in mmdet's form, negatives in ignore regions being left out; metrics are plain attributes."""
+        extras = dict(assignment.extras)
+        metrics = {name: extras.pop(name) for name in METRICS if name in extras}
+        assignment = Assignment(assignment.gt_index, assignment.quality, extras)
         if image.regions is not None and not self.handles_regions and self.ignore_iof_thr > 0:
             name = next(iter(self.reads))
             ignored = self.ignored_priors(
@@ -349,7 +352,9 @@ class DenseAssigner(OverlapMixin, BaseAssigner):
                 index = assignment.gt_index
                 index = index.masked_fill(ignored & (index == NEGATIVE), IGNORED)
                 assignment = Assignment(index, assignment.quality, assignment.extras)
-        return to_assign_result(assignment, image.labels)
+        result = to_assign_result(assignment, image.labels)
+        vars(result).update(metrics)
+        return result
 
     def padded_regions(self, images: Sequence[Inputs]) -> Tensor | None:
         """Ignore regions of images, (B, R, 4) padded with boxes of no area; None where no image has any."""

@@ -227,13 +227,6 @@ class POTOAssigner(DenseAssigner):
             scores = evenly(torch.sigmoid, scores)
         options = (self.alpha, self.center_radius, self.matching, self.measure)
         arguments = (points, image.gts, image.labels, boxes, scores, *options)
-        if self.matching == "hungarian":
-            return poto.__wrapped__(*arguments)  # type: ignore[attr-defined]
-        return self.run(poto, *arguments)
-
-    def in_form(self, assignment: Assignment, image: Inputs) -> AssignResult:
-        """In mmdet's form, with two plain attributes."""
-        result = super().in_form(Assignment(assignment.gt_index, assignment.quality), image)
-        result.assign_metrics = assignment.extras["assign_metrics"]
-        result.norm_metrics = assignment.quality  # type: ignore[assignment]
-        return result
+        on_host = self.matching == "hungarian"  # which isn't compiled
+        decided = poto.__wrapped__(*arguments) if on_host else self.run(poto, *arguments)  # type: ignore[attr-defined]
+        return Assignment(decided.gt_index, decided.quality, {**decided.extras, "norm_metrics": decided.quality})

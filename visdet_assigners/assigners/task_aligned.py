@@ -396,13 +396,6 @@ class TaskAlignedAssigner(DenseAssigner):
         )
         return [self.result(in_assignment(*own), image) for image, *own in zip(images, *found)]
 
-    def in_form(self, assignment: Assignment, image: Inputs) -> AssignResult:
-        """In mmdet's form, with two plain attributes."""
-        result = super().in_form(Assignment(assignment.gt_index, assignment.quality), image)
-        result.assign_metrics = assignment.extras["assign_metrics"]
-        result.norm_metrics = assignment.extras["norm_metrics"]
-        return result
-
     def batch_targets(
         self, pred_list: Sequence[Any], gt_list: Sequence[Any], alpha: float = 1, beta: float = 6
     ) -> TaskAlignedTargets:

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from visdet_assigners.commands import parsers
 from visdet_assigners.commands.config import load_config
 from visdet_assigners.commands.errors import INTERRUPTED, UntilInterrupted, user_errors
+from visdet_assigners.commands.options import check_max_images
 from visdet_assigners.errors import UserError
 from visdet_assigners.observe import AssignmentRecord, watch
 from visdet_assigners.observe.charts import curves_chart, positives_chart, quality_chart
@@ -56,8 +57,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parsers.compare().parse_args(argv)
     if (args.config_b is None) == (args.to is None):
         raise UserError("give two configs, or one and --to type=ASSIGNER with its options")
-    if args.max_images < 1:
-        raise UserError(f"--max-images {args.max_images}: give a number of images, at least 1")
+    check_max_images(args.max_images)
     args.checkpoints = args.checkpoints or [None]
     if len(args.checkpoints) > 2 or (args.to and len(args.checkpoints) > 1):
         raise UserError("--checkpoints takes one file with --to, and one for each config otherwise")

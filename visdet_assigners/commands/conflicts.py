@@ -12,6 +12,7 @@ from visdet_assigners.codetr import Conflict, assignment_conflict
 from visdet_assigners.commands import parsers
 from visdet_assigners.commands.config import load_config
 from visdet_assigners.commands.errors import user_errors
+from visdet_assigners.commands.options import check_max_images
 from visdet_assigners.errors import UserError
 from visdet_assigners.observe.detector import (
     assignments,
@@ -46,8 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Count as the command line says."""
     with user_errors():
         args = parsers.conflicts().parse_args(argv)
-        if args.max_images < 1:
-            raise UserError(f"--max-images {args.max_images}: give a number of images, at least 1")
+        check_max_images(args.max_images)
         cfg = load_config(args)
         check_detector(cfg, "train")
         check_config(cfg, ["train"], images=False)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from visdet_assigners.commands import parsers
 from visdet_assigners.commands.config import load_config
 from visdet_assigners.commands.errors import user_errors
+from visdet_assigners.commands.options import check_max_images
 from visdet_assigners.errors import UserError
 from visdet_assigners.functional.boxes import box_area
 from visdet_assigners.functional.similarities import mean_gaps
@@ -88,8 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure as the command line says."""
     with user_errors():
         args = parsers.measure_constants().parse_args(argv)
-        if args.max_images is not None and args.max_images < 1:
-            raise UserError(f"--max-images {args.max_images}: give a number of images, at least 1")
+        check_max_images(args.max_images)
         cfg = load_config(args)
         check_detector(cfg, "train")
         check_config(cfg, ["train"], images=False)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
+from visdet_assigners.errors import UserError
+
 
 class ArgumentParser(argparse.ArgumentParser):
     """An argparse parser that answers a wrong option with one line instead of its whole usage."""
@@ -51,6 +53,12 @@ def add_config_arguments(parser: argparse.ArgumentParser, assigners: bool = True
         help="whose label assigners, match costs and IoU calculators to use: those the config names (default), ours "
         "wherever we have one of that name, or mmdet's",
     )
+
+
+def check_max_images(number: int | None) -> None:
+    """Raise `UserError` where ``--max-images`` is given and asks for none."""
+    if number is not None and number < 1:
+        raise UserError(f"--max-images {number}: give a number of images, at least 1")
 
 
 def add_runner_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from visdet_assigners.adapting import fed_by
 from visdet_assigners.commands import parsers
 from visdet_assigners.commands.config import load_config
 from visdet_assigners.commands.errors import INTERRUPTED, UntilInterrupted, user_errors
-from visdet_assigners.errors import UserError
+from visdet_assigners.commands.options import check_max_images
 from visdet_assigners.observe.charts import as_jpeg_address
 from visdet_assigners.observe.detector import (
     assignments,
@@ -107,8 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Report as the command line says."""
     with user_errors():
         args = parsers.report().parse_args(argv)
-        if args.max_images is not None and args.max_images < 1:
-            raise UserError(f"--max-images {args.max_images}: give a number of images, at least 1")
+        check_max_images(args.max_images)
         cfg = load_config(args)
         check_checkpoint(args.checkpoint, "check the path, or leave it out")
         check_detector(cfg, args.phase)
