@@ -1,4 +1,4 @@
-"""The inputs of one image: fetched as tensors, checked once, and named in errors.
+"""The inputs of one image: fetched as tensors, checked once, and named in errors; one class, hence the length.
 
 Whether values that are not finite raise an error or are left out, an assigner says for itself (``on_nonfinite``), else
 the settings of the package.  Where nobody says, a CPU raises, and so do the Hungarian assigners; on a device the others

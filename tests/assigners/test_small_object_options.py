@@ -5,8 +5,7 @@ import torch
 
 import visdet_assigners as va
 from assigners.cases import scene
-from visdet_assigners.assigners.task_aligned import with_least_sides
-from visdet_assigners.functional.boxes import INSIDE, box_iou
+from visdet_assigners.functional.boxes import INSIDE, box_iou, with_least_sides
 from visdet_assigners.functional.costs import one_hot_cost
 from visdet_assigners.functional.resolve import match_dynamic_k
 from visdet_assigners.testing.feeds import ground_truths, pointwise, probable

@@ -24,10 +24,10 @@ from visdet_assigners.assigners.dense import FINER, DenseAssigner, DenseCommon
 from visdet_assigners.assigners.forms import TRUTHS, Names, in_any_form
 from visdet_assigners.assignment import Assignment, AssignResult, all_negative
 from visdet_assigners.functional.blocks import split, static_shapes
-from visdet_assigners.functional.boxes import INSIDE
+from visdet_assigners.functional.boxes import INSIDE, with_least_sides
 from visdet_assigners.functional.geometry import UPRIGHT, Geometry
 from visdet_assigners.functional.overlaps import IOU, Measure, overlap_table, overlapping_pairs
-from visdet_assigners.functional.resolve import keep_best
+from visdet_assigners.functional.resolve import keep_best, keep_best_aligned
 from visdet_assigners.functional.select import largest_of_each, top
 from visdet_assigners.functional.tensors import cat_or_only, evenly, row_of_image
 from visdet_assigners.functional.validity import Kind
@@ -253,28 +253,6 @@ def match_aligned(
     metrics = torch.where(matched, alignment[row, column], 0)
     quality = torch.where(matched, iou[row, column], 0)
     return gt_index, quality, metrics, classification_targets(metrics, quality, gt_index, len(regions))
-
-
-def keep_best_aligned(gt_index: Tensor, candidates: Tensor, alignment: Tensor, topk: int) -> Tensor:
-    """Of the matches (N,), those best aligned with their ground truth: ``topk`` of each, the others become -1.
-
-    The candidates of each ground truth are (K, M) int64, and so is their alignment.
-    """
-    number = torch.arange(candidates.shape[1], device=candidates.device)
-    own = gt_index[candidates] == number  # (K, M)
-    best = top(alignment.masked_fill(~own, -1), min(topk, len(candidates)), dim=0, largest=True)[1]
-    chosen = torch.zeros_like(own).scatter(0, best, True) & own
-    kept = gt_index.new_zeros(len(gt_index)).scatter_reduce(0, candidates.flatten(), chosen.flatten().long(), "amax")
-    return gt_index.masked_fill(kept == 0, -1)
-
-
-def with_least_sides(boxes: Tensor, least: float, counted: float) -> Tensor:
-    """Boxes in which a side below ``least`` pixels is ``counted`` long, about the same centre: (M, 4) -> (M, 4)."""
-    sides = boxes[:, 2:] - boxes[:, :2]
-    half = torch.where(sides < least, counted, sides) / 2
-    center = (boxes[:, :2] + boxes[:, 2:]) / 2
-    small = (sides < least).repeat(1, 2)
-    return torch.where(small, torch.cat([center - half, center + half], dim=1), boxes)
 
 
 @register

@@ -170,3 +170,12 @@ def border_distance(x: Tensor, y: Tensor, boxes: Tensor) -> Tensor:
     """
     x1, y1, x2, y2 = boxes.unbind(-1)
     return torch.min(torch.min(x - x1, x2 - x), torch.min(y - y1, y2 - y))
+
+
+def with_least_sides(boxes: Tensor, least: float, counted: float) -> Tensor:
+    """Boxes in which a side below ``least`` pixels is ``counted`` long, about the same centre: (M, 4) -> (M, 4)."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    half = torch.where(sides < least, counted, sides) / 2
+    center = (boxes[:, :2] + boxes[:, 2:]) / 2
+    small = (sides < least).repeat(1, 2)
+    return torch.where(small, torch.cat([center - half, center + half], dim=1), boxes)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from visdet_assigners.functional.blocks import split, static_shapes
-from visdet_assigners.functional.select import cheapest, dynamic_k
+from visdet_assigners.functional.select import cheapest, dynamic_k, top
 
 Conflict = Literal["all", "selected"]
 """Among whom a prior that several have taken goes to the cheapest."""
@@ -172,3 +172,16 @@ def match_dynamic_k(
     gt_index = torch.where(times == 0, -1, torch.where(times == 1, only, cheapest_gt))
     iou = torch.where(times == 1, only_iou, cheapest_iou)
     return gt_index, torch.where(times == 0, 0, iou)
+
+
+def keep_best_aligned(gt_index: Tensor, candidates: Tensor, alignment: Tensor, topk: int) -> Tensor:
+    """Of the matches (N,), those best aligned with their ground truth: ``topk`` of each, the others become -1.
+
+    The candidates of each ground truth are (K, M) int64, and so is their alignment.
+    """
+    number = torch.arange(candidates.shape[1], device=candidates.device)
+    own = gt_index[candidates] == number  # (K, M)
+    best = top(alignment.masked_fill(~own, -1), min(topk, len(candidates)), dim=0, largest=True)[1]
+    chosen = torch.zeros_like(own).scatter(0, best, True) & own
+    kept = gt_index.new_zeros(len(gt_index)).scatter_reduce(0, candidates.flatten(), chosen.flatten().long(), "amax")
+    return gt_index.masked_fill(kept == 0, -1)
